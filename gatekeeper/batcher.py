@@ -1,0 +1,106 @@
+"""Natural micro-batching: whatever arrives while a call is in flight goes out together. No timers, no waiting.
+
+One script call then decides, and one fsync makes durable, many purchases (docs/internals.md).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from gatekeeper import metrics
+from gatekeeper.errors import Overloaded
+from gatekeeper.model import Decision, Purchase
+from gatekeeper.outcomes import Outcome
+
+MAX_ITEMS = 256
+"""Items in one call: bounds how long one script may hold Redis (≈ 1 ms)."""
+MAX_IN_FLIGHT = 2
+"""Calls of one sale at once: one is decided while the next is on its way."""
+
+
+class Admits(Protocol):
+    """The one verb that the batcher calls (`Gate.admit`)."""
+
+    async def admit(self, sale: str, purchases: Sequence[Purchase]) -> list[Decision]: ...
+
+
+class Lane:
+    """One sale's waiting purchases and calls in flight."""
+
+    __slots__ = ("in_flight", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[Purchase, asyncio.Future[Decision]]] = deque()
+        self.in_flight = 0
+
+    def take(self) -> list[tuple[Purchase, "asyncio.Future[Decision]"]]:
+        """Take the next batch, in order of arrival: at least one purchase, at most MAX_ITEMS items."""
+        batch = [self.waiting.popleft()]
+        room = MAX_ITEMS - len(batch[0][0].items)
+        while self.waiting and len(self.waiting[0][0].items) <= room:
+            batch.append(self.waiting.popleft())
+            room -= len(batch[-1][0].items)
+        return batch
+
+
+class Batcher:
+    """Batches per sale in front of `Gate.admit`; at most `max_queue` purchases wait in all."""
+
+    def __init__(self, gate: Admits, *, max_queue: int) -> None:
+        self._gate = gate
+        self._max_queue = max_queue
+        self._queued = 0
+        self._lanes: dict[str, Lane] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self.touched: set[str] = set()
+        """Sales that got events since the owner last cleared it."""
+
+    async def admit(self, purchase: Purchase) -> Decision:
+        """Return the decision; raises GateError. A caller that goes away leaves its purchase to be decided."""
+        if self._queued >= self._max_queue:
+            raise Overloaded(f"{self._queued} purchases are waiting in this front door")
+        lane = self._lanes.setdefault(purchase.sale, Lane())
+        future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        lane.waiting.append((purchase, future))
+        self._queued += 1
+        if lane.in_flight < MAX_IN_FLIGHT:
+            self._start(purchase.sale, lane)
+        return await future
+
+    def _start(self, sale: str, lane: Lane) -> None:
+        lane.in_flight += 1
+        call = asyncio.create_task(self._run(sale, lane))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _run(self, sale: str, lane: Lane) -> None:
+        """Send batch after batch until nobody waits."""
+        while lane.waiting:
+            batch = lane.take()
+            self._queued -= len(batch)
+            metrics.BATCH_SIZE.observe(len(batch))
+            metrics.QUEUED.set(self._queued)
+            await self._decide(sale, batch)
+        lane.in_flight -= 1
+        if not lane.in_flight:
+            del self._lanes[sale]
+
+    async def _decide(self, sale: str, batch: list[tuple[Purchase, "asyncio.Future[Decision]"]]) -> None:
+        try:
+            decisions = await self._gate.admit(sale, [purchase for purchase, _ in batch])
+        except Exception as error:  # whatever it was, every caller must hear of it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        if any(decision.outcome is Outcome.ADMITTED for decision in decisions):
+            self.touched.add(sale)
+        for (_, future), decision in zip(batch, decisions, strict=True):
+            if not future.done():
+                future.set_result(decision)
+
+    async def drain(self) -> None:
+        """Wait until every call in flight has answered."""
+        while self._calls:
+            await asyncio.wait(self._calls)

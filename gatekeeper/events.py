@@ -1,0 +1,173 @@
+"""The events of a sale's outbox, as the scripts write them and the drain reads them.
+
+A payload is lines, each ended by a newline, and the exact number of them for its type: a cut payload has fewer and
+never parses. Every field is required, none is optional, none is ignored. Times are ms since 1970 by Redis's clock.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gatekeeper.model import RESERVATION_ID, Items, Position, unpack_items
+
+
+class MalformedEvent(ValueError):
+    """A payload that is not exactly what a script writes; it goes to quarantine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """A reservation was made: its items are held until `expires_ms`."""
+
+    at_ms: int
+    id: str
+    expires_ms: int
+    buyer: str
+    key: str
+    reference: str
+    items: Items
+
+
+@dataclass(frozen=True, slots=True)
+class GrantLine:
+    """One SKU's part of a grant, units; negative: taken back."""
+
+    sku: str
+    delta: int
+    tracked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Redis was given stock (or gave some back), by a numbered grant."""
+
+    at_ms: int
+    number: int
+    actor: str
+    reason: str
+    lines: tuple[GrantLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The sale's state, settings or one SKU's pause changed; carries all settings as they are after it."""
+
+    at_ms: int
+    action: str
+    actor: str
+    state: str
+    opens_at_ms: int
+    closes_at_ms: int
+    per_buyer: int
+    hold_ms: int
+    sku: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLine:
+    """Redis's own counters of one SKU at the event's position, units."""
+
+    sku: str
+    available: int
+    held: int
+    sold: int
+    granted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What Redis counted at this very position; the ledger must count the same."""
+
+    at_ms: int
+    lines: tuple[CheckpointLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The first event of a new epoch; names the last position of the one before."""
+
+    at_ms: int
+    predecessor: Position
+    actor: str
+
+
+Event = Admit | Grant | Control | Checkpoint | Epoch
+
+
+def _number(text: str) -> int:
+    """Read a number just as Lua writes it: no sign but a minus, no space, no leading zero."""
+    number = int(text)
+    if str(number) != text:
+        raise ValueError(f"malformed number {text!r}")
+    return number
+
+
+def _natural(text: str) -> int:
+    number = _number(text)
+    if number < 0:
+        raise ValueError(f"negative number {text!r}")
+    return number
+
+
+def _flag(text: str) -> bool:
+    return {"0": False, "1": True}[text]
+
+
+def _words(text: str, size: int) -> list[list[str]]:
+    """Split "a b c d …" into groups of `size` words; no word may be empty."""
+    words = text.split(" ") if text else []
+    if len(words) % size or "" in words:
+        raise ValueError(f"malformed list {text!r}")
+    return [words[i : i + size] for i in range(0, len(words), size)]
+
+
+def _required(text: str) -> str:
+    if not text:
+        raise ValueError("empty field")
+    return text
+
+
+def _admit(at: str, id: str, expires: str, buyer: str, key: str, reference: str, items: str) -> Admit:
+    if not RESERVATION_ID.fullmatch(id):
+        raise ValueError(f"malformed reservation id {id!r}")
+    return Admit(_natural(at), id, _natural(expires), _required(buyer), _required(key), reference, unpack_items(items))
+
+
+def _grant(at: str, number: str, actor: str, reason: str, lines: str) -> Grant:
+    parsed = tuple(GrantLine(sku, _number(delta), _flag(tracked)) for sku, delta, tracked in _words(lines, 3))
+    return Grant(_natural(at), _natural(number), _required(actor), reason, parsed)
+
+
+def _control(
+    at: str, action: str, actor: str, state: str, opens: str, closes: str, per_buyer: str, hold: str, sku: str
+) -> Control:
+    settings = _natural(opens), _natural(closes), _natural(per_buyer), _natural(hold)
+    return Control(_natural(at), _required(action), _required(actor), _required(state), *settings, sku)
+
+
+def _checkpoint(at: str, lines: str) -> Checkpoint:
+    parsed = tuple(CheckpointLine(sku, *map(_natural, counts)) for sku, *counts in _words(lines, 5))
+    return Checkpoint(_natural(at), parsed)
+
+
+def _epoch(at: str, predecessor: str, actor: str) -> Epoch:
+    return Epoch(_natural(at), Position.parse(predecessor), _required(actor))
+
+
+_PARSERS: dict[str, Callable[..., Event]] = {
+    "admit": _admit,
+    "grant": _grant,
+    "control": _control,
+    "checkpoint": _checkpoint,
+    "epoch": _epoch,
+}
+
+
+def parse(payload: bytes) -> Event:
+    """Return the event of a stream entry's `event` field, or raise MalformedEvent saying what is wrong with it."""
+    try:
+        type_, *fields, end = payload.decode().split("\n")
+        if end:
+            raise ValueError("cut short")
+        return _PARSERS[type_](*fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedEvent(f"{type(error).__name__}: {error}") from error

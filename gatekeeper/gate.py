@@ -1,0 +1,298 @@
+"""The gate: one method per script, and the only caller of Redis for a sale.
+
+Every method raises GateUnavailable (no answer: the outcome is unknown), SaleFenced or UnknownSale (errors.py).
+Expected refusals are values: the reply's Outcome.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis import exceptions as rex
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from gatekeeper import keys, metrics
+from gatekeeper.errors import GateError, GateUnavailable, SaleFenced, UnknownSale
+from gatekeeper.model import Counters, Decision, Position, Purchase, Reservation, SaleView, Shortage
+from gatekeeper.outcomes import OUTCOMES, Outcome
+from lua import SCRIPTS
+
+_NO_ANSWER = (
+    rex.ConnectionError,  # also BusyLoading, and authentication
+    rex.TimeoutError,
+    rex.OutOfMemoryError,  # refused at the script's first write: nothing was written
+    rex.ReadOnlyError,
+    rex.MasterDownError,
+    rex.ClusterDownError,
+    OSError,
+)
+
+
+def connect(url: str, *, timeout: float | None, connections: int = 8) -> aioredis.Redis:
+    """Return a client for `url`; `timeout` in seconds for connecting and for each reply, None waits forever.
+
+    No retries: redis-py's default would send one EVALSHA again and again on a timeout, and what a timeout means is
+    for the caller to decide.
+    """
+    pool = aioredis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return aioredis.Redis.from_pool(pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Answer of `control`: the sale's state now, and whether this call changed anything."""
+
+    outcome: Outcome
+    state: str = ""
+    changed: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Answer of `grant`: the last number applied; `not_available` names what each SKU lacks."""
+
+    outcome: Outcome
+    last: int = 0
+    lacking: tuple["Lacking", ...] = ()
+    sku: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Why units of a SKU cannot be taken back: `lacking` more than are available."""
+
+    sku: str
+    lacking: int
+    available: int
+    held: int
+    sold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A script's answer other than `ok`, and what came with it."""
+
+    outcome: Outcome
+    details: list[Any]
+
+
+Reply = list[Any] | Refusal
+Noun = Callable[[str], str]
+Arg = str | int
+CONTROL_KEYS = (keys.sale, keys.stock, keys.reservations, keys.buyers, keys.due, keys.outbox, keys.skus)
+
+
+class Gate:
+    """All verbs of a sale over one Redis client (which is the caller's to close)."""
+
+    def __init__(self, client: aioredis.Redis) -> None:
+        self.redis = client
+        # The highest epoch seen per sale: a Redis that shows an older one holds older data.
+        self._epochs: dict[str, int] = {}
+
+    # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def admit(self, sale: str, purchases: Sequence[Purchase]) -> list[Decision]:
+        """Decide purchases of one sale in one step; returns one Decision per purchase, in order."""
+        args = [arg for purchase in purchases for arg in (purchase.id, purchase.particulars)]
+        names = (keys.sale, keys.stock, keys.reservations, keys.buyers, keys.due, keys.outbox)
+        now, expires, *decisions = _accepted(await self._call("admit", sale, names, args))
+        return [_decision(p, now, expires, d) for p, d in zip(purchases, decisions, strict=True)]
+
+    async def reservation(self, sale: str, id: str) -> Reservation | None:
+        """Read one reservation; None when there is none of that id."""
+        reply = await self._call("reservation", sale, (keys.sale, keys.reservations), [id])
+        return None if isinstance(reply, Refusal) else Reservation.from_record(sale, id, reply[1].decode())
+
+    async def availability(
+        self, sale: str, *, skus: Sequence[str] = (), after: str = "", limit: int = 100
+    ) -> SaleView | tuple[str, ...]:
+        """Read the sale and the named SKUs, or a page of ≤ `limit` SKUs; or return the names that do not exist."""
+        names = (keys.sale, keys.stock, keys.skus, keys.outbox)
+        reply = await self._call("availability", sale, names, [after, limit, *skus])
+        if isinstance(reply, Refusal):
+            return tuple(sku.decode() for sku in reply.details)
+        now, state, opens, closes, per_buyer, hold, count, next_, pending, *flat = reply
+        counters = {sku.decode(): Counters.unpack(packed.decode()) for sku, packed in _pairs(flat)}
+        epoch = self._epochs[sale]
+        numbers = opens, closes, per_buyer, hold, count
+        return SaleView(sale, epoch, now, state.decode(), *numbers, next_.decode(), pending, counters)
+
+    async def grant(
+        self, sale: str, number: int, lines: Iterable[tuple[str, int, bool]], *, actor: str, reason: str = ""
+    ) -> Granted:
+        """Apply grant `number` (the last + 1): lines of (SKU, units, tracked), all or none; negative takes back."""
+        flat = [arg for sku, delta, tracked in lines for arg in (sku, delta, int(tracked))]
+        names = (keys.sale, keys.stock, keys.skus, keys.outbox)
+        reply = await self._call("grant", sale, names, [number, actor, reason, *flat])
+        if not isinstance(reply, Refusal):
+            return Granted(Outcome.OK, reply[0])
+        if reply.outcome is Outcome.NOT_AVAILABLE:
+            rows = (reply.details[i : i + 5] for i in range(0, len(reply.details), 5))
+            return Granted(reply.outcome, lacking=tuple(Lacking(sku.decode(), *counts) for sku, *counts in rows))
+        if reply.outcome in (Outcome.TOO_LARGE, Outcome.TRACKING_FIXED):
+            return Granted(reply.outcome, sku=reply.details[0].decode())
+        return Granted(reply.outcome, *reply.details)
+
+    async def checkpoint(self, sale: str, skus: Sequence[str]) -> Position:
+        """Append an event with Redis's counters of ≤ 1,000 SKUs; returns its position."""
+        names = (keys.sale, keys.stock, keys.outbox)
+        reply = await self._call("checkpoint", sale, names, skus)
+        return Position(self._epochs[sale], _accepted(reply)[0])
+
+    async def control(self, sale: str, action: str, *, actor: str, **fields: str | int) -> Changed:
+        """Run one of lua/control.lua's actions with its fields; returns what changed, or the refusal."""
+        args = [action, actor, *(part for pair in fields.items() for part in pair)]
+        reply = await self._call("control", sale, CONTROL_KEYS, args)
+        if isinstance(reply, Refusal):
+            return Changed(reply.outcome, detail=b" ".join(reply.details).decode())
+        return Changed(Outcome.OK, reply[0].decode(), bool(reply[1]))
+
+    # ── the outbox, for the drain ────────────────────────────────────────────────────────────────────────────────
+
+    async def events(self, sale: str, after: Position, count: int) -> list[tuple[Position, bytes]]:
+        """Return ≤ `count` events after a position, in order, of its epoch and later ones."""
+        entries = await self._send(self.redis.xrange(keys.outbox(sale), min=str(after.next), count=count))
+        return [(Position.parse(id.decode()), fields.get(b"event", b"")) for id, fields in entries]
+
+    async def last_position(self, sale: str) -> Position | None:
+        """Return the position of the newest event ever written, trimmed or not; None without an outbox."""
+        try:
+            info = await self._send(self.redis.xinfo_stream(keys.outbox(sale)))
+        except rex.ResponseError:
+            return None
+        return Position.parse(info["last-generated-id"].decode())
+
+    async def applied(self, sale: str, position: Position, *, keep: int) -> None:
+        """Tell the sale how far the ledger is, let admission go on, and trim what lies `keep` events behind."""
+        fields: dict[Any, Any] = {"applied_epoch": position.epoch, "applied_n": position.n, "backlog_full": 0}
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.hset(keys.sale(sale), mapping=fields)
+            if position.n > keep:
+                pipe.xtrim(keys.outbox(sale), minid=f"{position.epoch}-{position.n - keep}", approximate=True)
+            await self._send(pipe.execute())
+
+    # ── scripts, catalogue and doorbell ──────────────────────────────────────────────────────────────────────────
+
+    async def scripts_loaded(self) -> bool:
+        """Whether Redis knows every script; it forgets them when it restarts."""
+        return all(await self._send(self.redis.script_exists(*(script.sha for script in SCRIPTS.values()))))
+
+    async def load_scripts(self) -> None:
+        """Load every script. Only the controller may: a missing script is how a restarted Redis gives itself away."""
+        for script in SCRIPTS.values():
+            await self._send(self.redis.script_load(script.text))
+
+    async def enter_catalogue(self, *sales: str) -> None:
+        """Record that these sales exist, and that the catalogue does."""
+        await self._send(self.redis.sadd(keys.CATALOGUE, keys.CATALOGUE_MARK, *sales))
+
+    async def leave_catalogue(self, sale: str) -> None:
+        """Forget a deleted sale."""
+        await self._send(self.redis.srem(keys.CATALOGUE, sale))
+
+    async def ring(self, sales: Iterable[str]) -> None:
+        """Hint to the ticker that these sales have new events."""
+        await self._send(self.redis.sadd(keys.DOORBELL, *sales))
+
+    async def rung(self, count: int) -> list[str]:
+        """Take ≤ `count` hints."""
+        return [sale.decode() for sale in await self._send(self.redis.spop(keys.DOORBELL, count))]
+
+    # ── how a script is called ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _call(self, name: str, sale: str, nouns: Sequence[Noun], args: Sequence[Arg]) -> Reply:
+        """Call a script on the sale's keys; returns what follows `ok epoch` in its reply, or its Refusal."""
+        started = time.perf_counter()
+        floor = self._epochs.get(sale, 0)
+        try:
+            command = self.redis.evalsha(SCRIPTS[name].sha, len(nouns), *(noun(sale) for noun in nouns), floor, *args)
+            reply = await self._send(command)
+        except rex.NoScriptError as error:
+            raise self._count(name, SaleFenced("Redis lost its scripts: it restarted, or is another one")) from error
+        except rex.ResponseError as error:
+            raise self._count(name, await self._fence(sale, name, str(error))) from error
+        except GateError as error:
+            raise self._count(name, error) from error.__cause__
+        metrics.script_seconds(name).observe(time.perf_counter() - started)
+        outcome = OUTCOMES[reply[0]]
+        if outcome is Outcome.OK:
+            self._epochs[sale] = max(floor, reply[1])
+            accepted: list[Any] = reply[2:]
+            return accepted
+        if outcome is Outcome.SALE_FENCED:
+            raise self._count(name, SaleFenced(reply[1].decode()))
+        if outcome is Outcome.UNKNOWN_SALE:
+            raise self._count(name, await self._missing(sale))
+        return Refusal(outcome, reply[1:])
+
+    async def _send(self, command: Awaitable[Any]) -> Any:
+        try:
+            return await command
+        except _NO_ANSWER as error:
+            raise GateUnavailable(f"no answer from Redis ({type(error).__name__}): the outcome is unknown") from error
+
+    async def _fence(self, sale: str, script: str, error: str) -> GateError:
+        """Fence a sale whose script failed: Lua rolls nothing back, so its state is unproven from here on."""
+        reason = f"script {script} failed: {error}"
+        with suppress(GateUnavailable, rex.ResponseError):
+            names = [noun(sale) for noun in CONTROL_KEYS]
+            args = (0, "fence", "gate", "reason", reason)
+            await self._send(self.redis.evalsha(SCRIPTS["control"].sha, len(names), *names, *args))
+        return SaleFenced(reason)
+
+    async def _missing(self, sale: str) -> GateError:
+        """Tell a sale that does not exist from one that Redis lost."""
+        mark, known = await self._send(self.redis.smismember(keys.CATALOGUE, [keys.CATALOGUE_MARK, sale]))
+        if mark and not known:
+            return UnknownSale(f"there is no sale {sale}")
+        return SaleFenced("Redis lacks this sale's state" if known else "Redis lacks the catalogue")
+
+    @staticmethod
+    def _count(script: str, error: GateError) -> GateError:
+        metrics.script_errors(script, type(error).__name__).inc()
+        return error
+
+
+def _accepted(reply: Reply) -> list[Any]:
+    if isinstance(reply, Refusal):
+        raise AssertionError(f"unexpected refusal {reply.outcome}")
+    return reply
+
+
+def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _decision(purchase: Purchase, now: int, expires: int, reply: list[Any]) -> Decision:
+    """Translate one decision of `admit`: a word, then what belongs to it."""
+    outcome, details = OUTCOMES[reply[0]], reply[1:]
+    match outcome:
+        case Outcome.ADMITTED:
+            record = f"held\n0\n\n{now}\n{expires}\n{purchase.particulars}"
+            return Decision(outcome, Reservation.from_record(purchase.sale, purchase.id, record))
+        case Outcome.REPLAYED:
+            return Decision(outcome, Reservation.from_record(purchase.sale, purchase.id, details[0].decode()))
+        case Outcome.SOLD_OUT:
+            rows = (details[i : i + 4] for i in range(0, len(details), 4))
+            return Decision(outcome, shortages=tuple(Shortage(sku.decode(), *counts) for sku, *counts in rows))
+        case Outcome.UNKNOWN_SKU | Outcome.SKU_PAUSED:
+            return Decision(outcome, skus=tuple(sku.decode() for sku in details))
+        case Outcome.SALE_NOT_OPEN:
+            return Decision(outcome, opens_at_ms=details[0])
+        case Outcome.BUYER_LIMIT:
+            return Decision(outcome, limit=details[0])
+        case _:
+            return Decision(outcome)

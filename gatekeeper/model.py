@@ -1,0 +1,187 @@
+"""The values that travel: a purchase on its way in, a decision on its way out, a reservation as it stands."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from gatekeeper.outcomes import Outcome
+
+MAX_INT = 2**31 - 1
+"""Largest counter, units: Redis, Lua, Python and Postgres agree on every number up to here."""
+
+SALE_NAME = re.compile(r"[a-z0-9-]{1,64}")
+SKU = re.compile(r"[!-~]{1,64}")
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
+RESERVATION_ID = re.compile(r"[0-9a-f]{32}")
+MAX_ITEMS = 20
+"""Items (lines) in one purchase."""
+
+Items = tuple[tuple[str, int], ...]
+"""(SKU, quantity in units), summed per SKU and sorted by SKU."""
+
+
+def reservation_id(sale: str, buyer: str, key: str) -> str:
+    """Return the id (32 hex digits) that any front door computes for this idempotency key of this buyer.
+
+    The first 128 bits of SHA-256 over the parts, each prefixed with its length in bytes (4 bytes, big-endian), so
+    that no two triples share an encoding.
+    """
+    parts = (part.encode() for part in (sale, buyer, key))
+    return sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()[:32]
+
+
+def summed(items: Iterable[tuple[str, int]]) -> Items:
+    """Return the items with each SKU once, quantities added up, sorted: two carts of equal content are equal."""
+    totals: dict[str, int] = {}
+    for sku, quantity in items:
+        totals[sku] = totals.get(sku, 0) + quantity
+    return tuple(sorted(totals.items()))
+
+
+def pack_items(items: Items) -> str:
+    """Return "sku quantity sku quantity …", which is also the fingerprint that tells a retry from a reused key."""
+    return " ".join(f"{sku} {quantity}" for sku, quantity in items)
+
+
+def unpack_items(packed: str) -> Items:
+    """Undo `pack_items`; raises ValueError when a part is missing or is no positive number."""
+    words = packed.split(" ")
+    items = tuple((sku, int(quantity)) for sku, quantity in zip(words[::2], words[1::2], strict=True))
+    if not items or pack_items(items) != packed or any(quantity < 1 for _, quantity in items):
+        raise ValueError(f"malformed items {packed!r}")
+    return items
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A validated wish to buy, with everything that `admit` needs.
+
+    `particulars` is the part of the record that never changes: "buyer\\nkey\\nreference\\nitems\\n".
+    """
+
+    sale: str
+    id: str
+    items: Items
+    particulars: str
+
+    @classmethod
+    def of(cls, sale: str, buyer: str, key: str, items: Iterable[tuple[str, int]], reference: str = "") -> "Purchase":
+        """Build a purchase from validated parts; no part may contain a control character."""
+        total = summed(items)
+        particulars = f"{buyer}\n{key}\n{reference}\n{pack_items(total)}\n"
+        return cls(sale, reservation_id(sale, buyer, key), total, particulars)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A reservation as Redis holds it. Times are ms since 1970 by Redis's clock."""
+
+    sale: str
+    id: str
+    state: str
+    late: bool
+    payment: str
+    created_ms: int
+    expires_ms: int
+    buyer: str
+    idempotency_key: str
+    reference: str
+    items: Items
+
+    @classmethod
+    def from_record(cls, sale: str, id: str, record: str) -> "Reservation":
+        """Parse a record of the `reservations` hash (lua/README.md); raises ValueError when it is malformed."""
+        state, late, payment, created, expires, buyer, key, reference, items, end = record.split("\n")
+        if end or late not in ("0", "1"):
+            raise ValueError(f"malformed record of reservation {id}")
+        times = int(created), int(expires)
+        return cls(sale, id, state, late == "1", payment, *times, buyer, key, reference, unpack_items(items))
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Why one SKU of a purchase cannot be had: units asked for, available, and held by others."""
+
+    sku: str
+    requested: int
+    available: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What `admit` decided about one purchase. Which of the optional parts is set depends on the outcome."""
+
+    outcome: Outcome
+    reservation: Reservation | None = None
+    """admitted, replayed"""
+    shortages: tuple[Shortage, ...] = ()
+    """sold_out"""
+    skus: tuple[str, ...] = ()
+    """unknown_sku, sku_paused"""
+    opens_at_ms: int = 0
+    """sale_not_open; 0 when it opens by hand"""
+    limit: int = 0
+    """buyer_limit: units one buyer may have in this sale"""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a sale's outbox, as in the event id `<epoch>-<n>`."""
+
+    epoch: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.n}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Read `<epoch>-<n>`; raises ValueError."""
+        epoch, n = text.split("-")
+        return cls(int(epoch), int(n))
+
+    @property
+    def next(self) -> "Position":
+        """The only position that may follow within the epoch."""
+        return Position(self.epoch, self.n + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """A SKU's units in Redis. Invariant while tracked: available + held + sold = granted."""
+
+    available: int
+    held: int
+    sold: int
+    granted: int
+    tracked: bool = True
+    paused: bool = False
+
+    @classmethod
+    def unpack(cls, packed: str) -> "Counters":
+        """Parse "available held sold granted tracked paused"; raises ValueError."""
+        available, held, sold, granted, tracked, paused = map(int, packed.split(" "))
+        return cls(available, held, sold, granted, bool(tracked), bool(paused))
+
+
+@dataclass(frozen=True, slots=True)
+class SaleView:
+    """A sale as Redis holds it, with one page of its SKUs. Times are ms since 1970; 0 = none."""
+
+    sale: str
+    epoch: int
+    now_ms: int
+    state: str
+    opens_at_ms: int
+    closes_at_ms: int
+    per_buyer: int
+    """Units one buyer may have; 0 = no limit."""
+    hold_ms: int
+    sku_count: int
+    next: str
+    """The last SKU of this page if another follows, else ""."""
+    pending: int
+    """Events that the ledger has not applied yet."""
+    skus: dict[str, Counters]

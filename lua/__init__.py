@@ -1,0 +1,37 @@
+"""The scripts, as Redis will run them: the prelude, then the verb's own file.
+
+A script's name is its file's name, the `Gate` method that calls it and the metric label that counts it.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+
+VERBS = ("grant", "control", "admit", "checkpoint", "reservation", "availability")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One verb: its full text and the SHA-1 (40 hex digits) that EVALSHA names it by."""
+
+    name: str
+    text: str
+    sha: str
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _script(name: str, prelude: str) -> Script:
+    text = f"{prelude}\n{_read(name)}"
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def load() -> dict[str, Script]:
+    """Return every script by name, read from the installed or the checked-out package."""
+    prelude = _read("prelude")
+    return {name: _script(name, prelude) for name in VERBS}
+
+
+SCRIPTS = load()

@@ -1,0 +1,51 @@
+-- purpose: read a sale's state, window and the counters of named SKUs, or of a page of all SKUs in order
+-- KEYS: sale stock skus outbox
+-- ARGV: epoch_floor after limit (sku)*        SKUs named: `after` and `limit` are not looked at
+-- reply: ok epoch now_ms state opens_at closes_at per_buyer hold_ms skus next pending (sku stock)*        next = "" on the last page
+-- codes: ok unknown_sku unknown_sale sale_fenced
+-- event: none
+local sale_key, stock_key, skus_key, outbox_key = unpack(KEYS)
+local epoch_floor, after, limit = unpack(ARGV)
+
+local refusal, epoch = enter({ 'hash', 'hash', 'zset', 'stream' }, epoch_floor)
+if refusal then
+  return refusal
+end
+local state, opens_at, closes_at, per_buyer, hold_ms, applied_epoch, applied_n = unpack(
+  redis.call('HMGET', sale_key, 'state', 'opens_at', 'closes_at', 'per_buyer', 'hold_ms', 'applied_epoch', 'applied_n')
+)
+
+local wanted, next_page = { unpack(ARGV, 4) }, ''
+if #wanted == 0 then
+  local from = after == '' and '-' or '(' .. after
+  wanted = redis.call('ZRANGEBYLEX', skus_key, from, '+', 'LIMIT', 0, limit + 1)
+  if #wanted > tonumber(limit) then
+    wanted[#wanted] = nil
+    next_page = wanted[#wanted]
+  end
+end
+
+-- Events that the ledger has not applied yet.
+local function pending()
+  local last = redis.call('XREVRANGE', outbox_key, '+', '-', 'COUNT', 1)[1]
+  if not last then
+    return 0
+  end
+  local last_epoch, last_n = string.match(last[1], '^(%d+)%-(%d+)$')
+  return last_epoch == applied_epoch and last_n - applied_n or last_n + 1
+end
+
+local reply = {
+  'ok', tonumber(epoch), now_ms(), state, tonumber(opens_at), tonumber(closes_at), tonumber(per_buyer), tonumber(hold_ms),
+  redis.call('ZCARD', skus_key), next_page, pending(),
+}
+local unknown = { 'unknown_sku' }
+for _, sku in ipairs(wanted) do
+  local packed = redis.call('HGET', stock_key, sku)
+  if packed then
+    reply[#reply + 1], reply[#reply + 2] = sku, packed
+  else
+    unknown[#unknown + 1] = sku
+  end
+end
+return #unknown > 1 and unknown or reply
