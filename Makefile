@@ -61,12 +61,13 @@ compile = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/python -m uv pip compile 
 pip = if [ -e .venv/.pip-outside ]; then $(PYTHON) -m pip --python $(BIN)/python $(1); else $(BIN)/python -m pip $(1); fi
 
 # Runs pip with one progress line per ten packages; any failure becomes one line that says what to do.
+# --no-compile: compiling all of site-packages is a third of the time, and most of it is never imported.
 define install
 if ! { $(call pip,install $(1)) 2>&1; echo "exit $$?"; } | tee .venv/pip.log | { \
 	count=0; status=1; \
 	while IFS= read -r line; do case $$line in \
-	  "Collecting "*) count=$$((count + 1)); [ $$((count % 10)) -ne 0 ] || echo "  fetched $$count packages" ;; \
-	  "Installing collected"*) echo "  installing $$count packages" ;; \
+	  "Collecting "*|"Processing "*) count=$$((count + 1)); [ $$((count % 10)) -ne 0 ] || echo "  fetched $$count packages" ;; \
+	  "Installing collected"*) [ $$count -lt 10 ] || echo "  installing $$count packages" ;; \
 	  "exit "*) status=$${line#exit } ;; \
 	esac; done; exit $$status; }; then \
 	if grep -qE 'NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Connection broken|name resolution|from versions: none' .venv/pip.log; then \
@@ -87,12 +88,12 @@ endef
 
 $(STAMP): pyproject.toml requirements/dev.lock requirements/build.lock | .venv/bin/python
 	@echo "installing requirements/dev.lock into .venv"
-	@$(call install,--require-hashes -r requirements/dev.lock -r requirements/build.lock)
+	@$(call install,--no-compile --require-hashes -r requirements/dev.lock -r requirements/build.lock)
 	@$(call install,--no-deps --no-build-isolation -e .)
 	@touch $@
 	@echo "ready: .venv"
 
 $(BENCH_STAMP): requirements/bench.lock $(STAMP)
 	@echo "installing requirements/bench.lock into .venv"
-	@$(call install,--require-hashes -r requirements/bench.lock)
+	@$(call install,--no-compile --require-hashes -r requirements/bench.lock)
 	@touch $@
