@@ -1,0 +1,9 @@
+"""The ledger in Postgres: every SQL statement of the project is in this folder.
+
+Every write of a sale takes its row in `cursors` first, so the writers of one sale follow one another.
+"""
+
+from gatekeeper.ledger.connection import Connection, connect
+from gatekeeper.ledger.migrate import migrate
+
+__all__ = ["Connection", "connect", "migrate"]

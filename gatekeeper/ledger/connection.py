@@ -1,0 +1,21 @@
+"""How the ledger is reached."""
+
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.rows import TupleRow
+
+Connection: TypeAlias = psycopg.Connection[TupleRow]
+
+_OPTIONS: dict[str, Any] = {
+    "autocommit": True,  # every transaction is a visible `with connection.transaction():`
+    "connect_timeout": 5,
+    "application_name": "gatekeeper",
+    # A stopped worker must not keep a cursor locked: Postgres ends its transaction after 5 s of silence.
+    "options": "-c idle_in_transaction_session_timeout=5s -c lock_timeout=10s -c statement_timeout=60s",
+}
+
+
+def connect(database_url: str) -> Connection:
+    """Return a connection in autocommit mode; raises psycopg.OperationalError when Postgres is not to be had."""
+    return psycopg.connect(database_url, **_OPTIONS)

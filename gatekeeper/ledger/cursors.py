@@ -1,0 +1,35 @@
+"""A sale's cursor: how far the ledger has applied its outbox, and the lock of every writer of the sale."""
+
+from gatekeeper.ledger.connection import Connection
+from gatekeeper.model import Position
+
+
+def try_lock(connection: Connection, sale: str) -> Position | None:
+    """Lock the cursor until the transaction ends and return it; None when another drain has it."""
+    query = "SELECT epoch, n FROM cursors WHERE sale = %s FOR UPDATE SKIP LOCKED"
+    row = connection.execute(query, [sale]).fetchone()
+    return Position(*row) if row else None
+
+
+def lock(connection: Connection, sale: str) -> Position | None:
+    """Wait for the cursor, lock it until the transaction ends and return it; None when there is no such sale."""
+    row = connection.execute("SELECT epoch, n FROM cursors WHERE sale = %s FOR UPDATE", [sale]).fetchone()
+    return Position(*row) if row else None
+
+
+def move(connection: Connection, sale: str, position: Position) -> None:
+    """Record that everything up to `position` is applied; in the transaction that applied it."""
+    query = "UPDATE cursors SET epoch = %s, n = %s, moved_at = now() WHERE sale = %s"
+    connection.execute(query, [position.epoch, position.n, sale])
+
+
+def read(connection: Connection, sale: str) -> Position | None:
+    """Return the cursor without locking it; None when there is no such sale."""
+    row = connection.execute("SELECT epoch, n FROM cursors WHERE sale = %s", [sale]).fetchone()
+    return Position(*row) if row else None
+
+
+def page(connection: Connection, after: str, limit: int) -> dict[str, Position]:
+    """Return ≤ `limit` cursors of the sales that follow `after` in byte order, for a rotation over all of them."""
+    query = 'SELECT sale, epoch, n FROM cursors WHERE sale COLLATE "C" > %s ORDER BY sale COLLATE "C" LIMIT %s'
+    return {sale: Position(epoch, n) for sale, epoch, n in connection.execute(query, [after, limit])}
