@@ -81,6 +81,23 @@ class Lacking:
 
 
 @dataclass(frozen=True, slots=True)
+class Replication:
+    """Who a Redis is: `id` changes when it restarts or takes over, `former` is the one that it took over from."""
+
+    id: str
+    former: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a sale was proven on, and why it is fenced ("" = it is not)."""
+
+    version: str
+    replid: str
+    fence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A script's answer other than `ok`, and what came with it."""
 
@@ -167,13 +184,17 @@ class Gate:
         entries = await self._send(self.redis.xrange(keys.outbox(sale), min=str(after.next), count=count))
         return [(Position.parse(id.decode()), fields.get(b"event", b"")) for id, fields in entries]
 
+    async def last_positions(self, sales: Sequence[str]) -> dict[str, Position]:
+        """Return the position of each sale's newest event; sales without an outbox are left out."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for sale in sales:
+                pipe.xrevrange(keys.outbox(sale), count=1)
+            replies = await self._send(pipe.execute())
+        return {sale: Position.parse(reply[0][0].decode()) for sale, reply in zip(sales, replies, strict=True) if reply}
+
     async def last_position(self, sale: str) -> Position | None:
-        """Return the position of the newest event ever written, trimmed or not; None without an outbox."""
-        try:
-            info = await self._send(self.redis.xinfo_stream(keys.outbox(sale)))
-        except rex.ResponseError:
-            return None
-        return Position.parse(info["last-generated-id"].decode())
+        """Return the position of the sale's newest event; None without an outbox."""
+        return (await self.last_positions([sale])).get(sale)
 
     async def applied(self, sale: str, position: Position, *, keep: int) -> None:
         """Tell the sale how far the ledger is, let admission go on, and trim what lies `keep` events behind."""
@@ -183,6 +204,31 @@ class Gate:
             if position.n > keep:
                 pipe.xtrim(keys.outbox(sale), minid=f"{position.epoch}-{position.n - keep}", approximate=True)
             await self._send(pipe.execute())
+
+    # ── proof, for the controller ────────────────────────────────────────────────────────────────────────────────
+
+    async def replication(self) -> Replication:
+        """Return who this Redis is, and whom it took over from."""
+        info = await self._send(self.redis.info("replication"))
+        return Replication(str(info["master_replid"]), str(info["master_replid2"]))
+
+    async def marks(self, sales: Sequence[str]) -> dict[str, Mark | None]:
+        """Return what each sale was proven on; None for a sale whose state Redis lacks."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for sale in sales:
+                pipe.hmget(keys.sale(sale), "version", "replid", "fence")
+            replies = await self._send(pipe.execute())
+        rows = ((sale, [part and part.decode() for part in reply]) for sale, reply in zip(sales, replies, strict=True))
+        return {sale: None if None in parts else Mark(*parts) for sale, parts in rows}
+
+    async def counters(self, sale: str) -> dict[str, Counters]:
+        """Return every SKU's counters, fenced or not; raises ValueError when one is malformed."""
+        packed = await self._send(self.redis.hgetall(keys.stock(sale)))
+        return {sku.decode(): Counters.unpack(counts.decode()) for sku, counts in packed.items()}
+
+    async def reservation_count(self, sale: str) -> int:
+        """Return how many reservations Redis holds of a sale, fenced or not."""
+        return int(await self._send(self.redis.hlen(keys.reservations(sale))))
 
     # ── scripts, catalogue and doorbell ──────────────────────────────────────────────────────────────────────────
 
@@ -208,8 +254,12 @@ class Gate:
         await self._send(self.redis.sadd(keys.DOORBELL, *sales))
 
     async def rung(self, count: int) -> list[str]:
-        """Take ≤ `count` hints."""
+        """Take ≤ `count` sales that rang."""
         return [sale.decode() for sale in await self._send(self.redis.spop(keys.DOORBELL, count))]
+
+    async def newly_fenced(self, count: int) -> list[str]:
+        """Take ≤ `count` sales that fenced themselves."""
+        return [sale.decode() for sale in await self._send(self.redis.spop(keys.FENCED, count))]
 
     # ── how a script is called ───────────────────────────────────────────────────────────────────────────────────
 
@@ -251,6 +301,7 @@ class Gate:
             names = [noun(sale) for noun in CONTROL_KEYS]
             args = (0, "fence", "gate", "reason", reason)
             await self._send(self.redis.evalsha(SCRIPTS["control"].sha, len(names), *names, *args))
+            await self._send(self.redis.sadd(keys.FENCED, sale))
         return SaleFenced(reason)
 
     async def _missing(self, sale: str) -> GateError:

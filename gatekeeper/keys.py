@@ -15,6 +15,10 @@ DOORBELL = f"{PREFIX}doorbell"
 """Set of sales that got events since the ticker last looked. A hint only: the ticker's rotation finds the rest."""
 
 
+FENCED = f"{PREFIX}fenced"
+"""Set of sales that fenced themselves since the controller last looked. A hint only, like the doorbell."""
+
+
 def _of(sale: str, noun: str) -> str:
     return f"{PREFIX}{{{sale}}}:{noun}"
 

@@ -1,0 +1,1 @@
+"""What a merchant's command does to ledger and gate, in the order that lets a crash be repaired by repeating it."""
