@@ -189,8 +189,11 @@ class Gate:
         async with self.redis.pipeline(transaction=False) as pipe:
             for sale in sales:
                 pipe.xrevrange(keys.outbox(sale), count=1)
-            replies = await self._send(pipe.execute())
-        return {sale: Position.parse(reply[0][0].decode()) for sale, reply in zip(sales, replies, strict=True) if reply}
+            replies = await self._send(pipe.execute(raise_on_error=False))
+        found = zip(sales, replies, strict=True)
+        return {
+            sale: Position.parse(reply[0][0].decode()) for sale, reply in found if reply and isinstance(reply, list)
+        }
 
     async def last_position(self, sale: str) -> Position | None:
         """Return the position of the sale's newest event; None without an outbox."""
@@ -217,9 +220,12 @@ class Gate:
         async with self.redis.pipeline(transaction=False) as pipe:
             for sale in sales:
                 pipe.hmget(keys.sale(sale), "version", "replid", "fence")
-            replies = await self._send(pipe.execute())
-        rows = ((sale, [part and part.decode() for part in reply]) for sale, reply in zip(sales, replies, strict=True))
-        return {sale: None if None in parts else Mark(*parts) for sale, parts in rows}
+            replies = await self._send(pipe.execute(raise_on_error=False))
+        found = zip(sales, replies, strict=True)
+        return {
+            sale: Mark(*(part.decode() for part in reply)) if isinstance(reply, list) and None not in reply else None
+            for sale, reply in found
+        }
 
     async def counters(self, sale: str) -> dict[str, Counters]:
         """Return every SKU's counters, fenced or not; raises ValueError when one is malformed."""

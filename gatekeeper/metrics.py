@@ -34,7 +34,7 @@ LAG_SECONDS = Histogram(
     "Acknowledged to in the ledger, newest event of a batch.",
     buckets=(*FAST, 5, 30, 300),
 )
-CHECKPOINTS = Counter("gatekeeper_checkpoints_total", "Checkpoints compared.", ["result"])
+_checkpoints = Counter("gatekeeper_checkpoints_total", "Checkpoints compared.", ["result"])
 EPOCHS = Counter("gatekeeper_epochs_opened_total", "Epochs proven and opened.")
 FENCED_SALES = Gauge("gatekeeper_fenced_sales", "Sales that answer nothing until proven.", multiprocess_mode="livemax")
 TICKS = Gauge(
@@ -52,6 +52,12 @@ def purchases(outcome: str) -> Counter:
 def requests(route: str, status: int) -> Counter:
     """Counter of HTTP requests by route (a template, not a path) and status."""
     return _requests.labels(route, str(status))
+
+
+@cache
+def checkpoints(result: str) -> Counter:
+    """Counter of checkpoints that were `equal` or showed `drift`."""
+    return _checkpoints.labels(result)
 
 
 @cache

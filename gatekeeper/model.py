@@ -126,7 +126,7 @@ class Decision:
     """buyer_limit: units one buyer may have in this sale"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Position:
     """A place in a sale's outbox, as in the event id `<epoch>-<n>`."""
 

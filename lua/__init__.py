@@ -3,6 +3,7 @@
 A script's name is its file's name, the `Gate` method that calls it and the metric label that counts it.
 """
 
+import re
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
@@ -35,3 +36,5 @@ def load() -> dict[str, Script]:
 
 
 SCRIPTS = load()
+VERSION = re.findall(r"^local VERSION = '(\d+)'", SCRIPTS["control"].text, re.MULTILINE)[0]
+"""The rules' version, as the prelude has it: a sale proven under another is fenced until it is proven again."""

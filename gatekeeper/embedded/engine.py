@@ -1,11 +1,9 @@
 """A server process of ours: started, awaited, stopped, and never outliving its parent."""
 
-import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,14 +12,13 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 from gatekeeper.errors import GatekeeperError
+from gatekeeper.process import die_with_parent
 
 NO_CONFIG: Mapping[str, str] = MappingProxyType({})
 
 _POLL = 0.02  # seconds
 _LOG_TAIL = 12  # lines
 _PORT_TRIES = 5
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class EngineError(GatekeeperError):
@@ -152,7 +149,7 @@ class Launcher:
             start_new_session=True,
             # The engine and its children hold the folder's lock for as long as one of them lives.
             pass_fds=[self.lock],
-            preexec_fn=_die_with_parent(last_word),
+            preexec_fn=die_with_parent(last_word),
             **self.account.options(),
         )
 
@@ -169,19 +166,6 @@ def _wait_until_ready(engine: Engine, log_start: int, timeout: float) -> None:
         tail = "\n".join(output.splitlines()[-_LOG_TAIL:])
         error = PortTaken if "ddress already in use" in output else EngineError
         raise error(f"{engine.name} on port {engine.port} {happened}; end of {engine.log}:\n{tail}")
-
-
-def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    if _LIBC is None:
-        return None
-    prctl, parent = _LIBC.prctl, os.getpid()
-
-    def ask_the_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(number))
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return ask_the_kernel
 
 
 def environment() -> dict[str, str]:

@@ -32,6 +32,8 @@ class Applied:
 
     quarantined: int = 0
     checkpoints: int = 0
+    drifted: int = 0
+    """Checkpoints that were not equal."""
     surplus: set[str] = field(default_factory=set)
     """SKUs of which Redis showed more available than the ledger."""
 
@@ -71,6 +73,7 @@ def _apply(connection: Connection, sale: str, batch: Sequence[Read], blocked: se
         rejected = [(position, payload, str(error).splitlines()[0])]
     else:
         result.checkpoints += tally.checkpoints
+        result.drifted += tally.drifted
         result.surplus |= tally.surplus
     for position, payload, reason in rejected:
         blocked |= quarantine.add(connection, sale, position, payload, reason)

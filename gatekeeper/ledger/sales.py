@@ -69,6 +69,12 @@ def live(connection: Connection) -> list[str]:
     return [sale for (sale,) in connection.execute(query)]
 
 
+def reservation_count(connection: Connection, sale: str) -> int:
+    """Return how many reservations of a sale the ledger has."""
+    row = connection.execute("SELECT count(*) FROM reservations WHERE sale = %s", [sale]).fetchone()
+    return int(row[0]) if row else 0
+
+
 def delete(connection: Connection, sale: str, *, actor: str) -> None:
     """Mark a draft as deleted; its row stays, so that its name is never used again."""
     with connection.transaction():

@@ -23,6 +23,8 @@ class StockRow:
     granted: int
     held: int
     sold: int
+    known: bool
+    """A grant has told Redis of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ def locked(connection: Connection, sale: str) -> Iterator[None]:
 def rows(connection: Connection, sale: str) -> dict[str, StockRow]:
     """Return the sale's whole inventory by SKU."""
     query = """
-        SELECT i.sku, i.tracked, i.paused, i.capacity + COALESCE(p.taken, 0), i.granted, i.held, i.sold
+        SELECT i.sku, i.tracked, i.paused, i.capacity + COALESCE(p.taken, 0), i.granted, i.held, i.sold,
+               EXISTS (SELECT FROM grants AS g WHERE g.sale = i.sale AND g.sku = i.sku AND g.applied)
           FROM inventory AS i
           LEFT JOIN (SELECT sku, sum(delta)::int AS taken FROM grants
                       WHERE sale = %(sale)s AND NOT applied AND delta < 0 GROUP BY sku) AS p USING (sku)

@@ -43,6 +43,8 @@ class Tally:
         self._control: events.Control | None = None
         self._paused: dict[str, bool] = {}
         self._checkpoints: list[tuple[object, ...]] = []
+        self.drifted = 0
+        """Checkpoints that were not equal."""
         self.surplus: set[str] = set()
         """SKUs of which Redis showed more available than the ledger."""
 
@@ -108,6 +110,7 @@ class Tally:
                 drift.append({"sku": line.sku, **known})
                 if line.available > ledger[line.sku]["available"]:
                     self.surplus.add(line.sku)
+        self.drifted += bool(drift)
         self._checkpoints.append((position.epoch, position.n, event.at_ms, len(skus), Jsonb(drift)))
 
     def _counts(self, connection: Connection, skus: list[str]) -> dict[str, dict[str, int]]:

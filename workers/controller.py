@@ -1,0 +1,161 @@
+"""The controller: alone loads scripts, and alone opens epochs, after it has proven what Redis holds.
+
+A Redis that restarted has lost its scripts and has a new replication id: every sale is fenced until it is proven
+again. The proof of a sale: its outbox is drained to the end, the end is where the ledger's cursor is, and all counters
+are equal. Then the next epoch begins. What cannot be proven stays fenced, with the reason for a person to read.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from gatekeeper import metrics
+from gatekeeper.errors import GateUnavailable
+from gatekeeper.gate import Gate, Mark, Replication
+from gatekeeper.ledger import Connection, cursors, quarantine, sales, stock
+from gatekeeper.model import Counters, Position
+from gatekeeper.outcomes import Outcome
+from gatekeeper.selfcheck import check_redis
+from lua import VERSION
+from workers.connections import Connections
+from workers.drain import Stop, drain
+from workers.loop import Round, run
+
+log = logging.getLogger(__name__)
+
+TICK = 0.25
+"""Seconds between rounds: with the proof, what a restart of Redis costs after it is back."""
+ROTATION = 1.0
+SALES_PER_STEP = 200
+RETRY = 2.0
+"""Seconds before a sale that could not be proven is tried again."""
+PROOF_BUDGET = 30.0
+"""Seconds to drain what is left of one sale before it is another's turn."""
+ACTOR = "controller"
+
+
+class Controller:
+    """One round: scripts, then the sales that are not proven on this Redis."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._gate = connections.gate
+        self._seen: Replication | None = None
+        self._unproven: dict[str, float] = {}  # sale → when to try (again)
+        self._next_step = 0.0
+        self._after = ""
+
+    async def round(self) -> None:
+        """Raises GateError or psycopg.OperationalError when Redis or Postgres is gone."""
+        if not await self._gate.scripts_loaded():
+            await self._load()
+        replication = await self._gate.replication()
+        if replication != self._seen:
+            await self._look_at_all()
+            self._seen = replication
+        await self._find(await self._gate.newly_fenced(100))
+        if time.monotonic() >= self._next_step:
+            await self._rotate()
+            self._next_step = time.monotonic() + ROTATION
+        for sale in [sale for sale, due in self._unproven.items() if due <= time.monotonic()]:
+            await self._prove(sale, replication)
+        metrics.FENCED_SALES.set(len(self._unproven))
+
+    async def _load(self) -> None:
+        problems = await check_redis(self._gate.redis, self._connections.settings.durability)
+        if problems:
+            raise GateUnavailable("Redis is not set up to keep promises: " + "; ".join(problems))
+        await self._gate.load_scripts()
+
+    async def _look_at_all(self) -> None:
+        """After a start of this controller, or of Redis: publish the catalogue and look at every sale."""
+        with self._connections.ledger() as ledger:
+            names = sales.live(ledger)
+        await self._gate.enter_catalogue(*names)
+        for start in range(0, len(names), SALES_PER_STEP):
+            await self._find(names[start : start + SALES_PER_STEP])
+
+    async def _rotate(self) -> None:
+        with self._connections.ledger() as ledger:
+            page = list(cursors.page(ledger, self._after, SALES_PER_STEP))
+        self._after = page[-1] if len(page) == SALES_PER_STEP else ""
+        await self._find(page)
+
+    async def _find(self, names: Sequence[str]) -> None:
+        """Note which of these sales are not proven on this Redis under these rules."""
+        if not names:
+            return
+        replication = await self._gate.replication()
+        for sale, mark in (await self._gate.marks(names)).items():
+            if mark and mark != Mark(VERSION, replication.id, ""):
+                self._unproven.setdefault(sale, 0.0)
+
+    async def _prove(self, sale: str, replication: Replication) -> None:
+        with self._connections.ledger() as ledger:
+            reason = await prove(self._gate, ledger, sale, replication, keep=self._connections.settings.keep_events)
+        if reason:
+            log.warning("%s stays fenced: %s", sale, reason)
+            self._unproven[sale] = time.monotonic() + RETRY
+        else:
+            del self._unproven[sale]
+            metrics.EPOCHS.inc()
+
+
+async def prove(gate: Gate, connection: Connection, sale: str, replication: Replication, *, keep: int) -> str:
+    """Prove a fenced sale and open its next epoch; returns "" or why it stays fenced."""
+    mark = (await gate.marks([sale]))[sale]
+    if mark and mark.replid == replication.former:
+        reason = "this Redis took over from another one, whose last answers it may lack: a person must compare"
+        await gate.control(sale, "fence", actor=ACTOR, reason=reason)
+        return reason
+    drained = await drain(gate, connection, sale, keep=keep, budget=PROOF_BUDGET)
+    if drained.stop is not Stop.EMPTY:
+        return str(drained.stop.value)
+    with connection.transaction():
+        cursor = cursors.lock(connection, sale)
+        reason = await _difference(gate, connection, sale, cursor)
+        if reason:
+            await gate.control(sale, "fence", actor=ACTOR, reason=reason)
+            return reason
+        proven = await gate.control(sale, "prove", actor=ACTOR, last_id=str(cursor))
+    await gate.ring([sale])
+    return "" if proven.outcome is Outcome.OK else f"{proven.outcome}: {proven.detail}"
+
+
+async def _difference(gate: Gate, connection: Connection, sale: str, cursor: Position | None) -> str:
+    """Return in what Redis and the ledger differ, "" when in nothing. The cursor is locked and nothing is admitted."""
+    last = await gate.last_position(sale)
+    if last != cursor:
+        return f"the outbox ends at {last}, the ledger is at {cursor}"
+    known = sales.reservation_count(connection, sale) + len(quarantine.reservations(connection, sale))
+    if await gate.reservation_count(sale) != known:
+        return "Redis and the ledger know different numbers of reservations"
+    unproven = quarantine.skus(connection, sale)
+    redis = {sku: c for sku, c in (await gate.counters(sale)).items() if sku not in unproven}
+    ledger = {sku: c for sku, c in _counters(connection, sale).items() if sku not in unproven}
+    differing = sorted(sku for sku in redis.keys() | ledger.keys() if redis.get(sku) != ledger.get(sku))
+    return f"Redis and the ledger count differently: {', '.join(differing[:5])}" if differing else ""
+
+
+def _counters(connection: Connection, sale: str) -> dict[str, Counters]:
+    """What Redis should hold: every SKU that it was ever granted."""
+    return {
+        sku: Counters(
+            row.granted - row.held - row.sold if row.tracked else 0,
+            row.held,
+            row.sold,
+            row.granted,
+            row.tracked,
+            row.paused,
+        )
+        for sku, row in stock.rows(connection, sale).items()
+        if row.known
+    }
+
+
+def _round(connections: Connections) -> Round:
+    return Controller(connections).round
+
+
+if __name__ == "__main__":
+    run(_round, every=TICK)
