@@ -2,6 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# An interrupted .venv/bin/python counts as not made.
+.DELETE_ON_ERROR:
 .PHONY: help setup demo up test check bench lock clean
 MAKEFLAGS += --no-print-directory
 
@@ -43,7 +45,7 @@ bench: $(BENCH_STAMP) ## Run the benchmarks
 
 lock: $(STAMP) ## Resolve requirements/*.lock again (ARGS=--upgrade takes newer versions)
 	@echo "resolving requirements/*.lock"
-	@$(BIN)/python -c 'import uv' 2>/dev/null || $(call pip,install --quiet "uv>=0.9")
+	@$(BIN)/python -c 'import uv' 2>/dev/null || { $(call pip,install --quiet "uv>=0.9"); } 2>.venv/pip.log
 	@$(call compile,dev) --extra embedded --extra dev pyproject.toml
 	@$(call compile,runtime) --constraint requirements/dev.lock pyproject.toml
 	@$(call compile,bench) --constraint requirements/dev.lock --extra bench pyproject.toml
@@ -64,10 +66,11 @@ pip = if [ -e .venv/.pip-outside ]; then $(PYTHON) -m pip --python $(BIN)/python
 # --no-compile: compiling all of site-packages is a third of the time, and most of it is never imported.
 define install
 if ! { $(call pip,install $(1)) 2>&1; echo "exit $$?"; } | tee .venv/pip.log | { \
-	count=0; status=1; \
+	count=0; status=1; quiet=; \
 	while IFS= read -r line; do case $$line in \
 	  "Collecting "*|"Processing "*) count=$$((count + 1)); [ $$((count % 10)) -ne 0 ] || echo "  fetched $$count packages" ;; \
 	  "Installing collected"*) [ $$count -lt 10 ] || echo "  installing $$count packages" ;; \
+	  "WARNING: Retrying"*) [ $$quiet ] || echo "  the package index does not answer, trying again"; quiet=yes ;; \
 	  "exit "*) status=$${line#exit } ;; \
 	esac; done; exit $$status; }; then \
 	if grep -qE 'NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Connection broken|name resolution|from versions: none' .venv/pip.log; then \
