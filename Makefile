@@ -38,7 +38,7 @@ check: $(STAMP) ## Lint, format check, types, import floors
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "error: not formatted; remedy: $(BIN)/ruff format ." >&2; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(BENCH_STAMP) ## Run the benchmarks
 	@$(BIN)/python -m bench $(ARGS)
