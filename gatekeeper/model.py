@@ -48,7 +48,7 @@ def unpack_items(packed: str) -> Items:
     """Undo `pack_items`; raises ValueError when a part is missing or is no positive number."""
     words = packed.split(" ")
     items = tuple((sku, int(quantity)) for sku, quantity in zip(words[::2], words[1::2], strict=True))
-    if not items or pack_items(items) != packed or any(quantity < 1 for _, quantity in items):
+    if not items or pack_items(items) != packed or any(not sku or quantity < 1 for sku, quantity in items):
         raise ValueError(f"malformed items {packed!r}")
     return items
 

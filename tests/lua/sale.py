@@ -1,0 +1,77 @@
+"""A sale for the script tests: built through the real scripts, compared as a whole."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import redis
+
+from gatekeeper.gate import Gate, connect
+from gatekeeper.model import Decision, Purchase
+
+T = TypeVar("T")
+SALE = "jackets"
+
+
+class Sale:
+    """Drives Gate from plain tests, and shows everything that Redis holds."""
+
+    def __init__(self, url: str) -> None:
+        self._runner = asyncio.Runner()
+        self.plain = redis.Redis.from_url(url, decode_responses=True)
+        self.gate = Gate(connect(url, timeout=5))
+        self.run(self.gate.load_scripts())
+        self.run(self.gate.enter_catalogue(SALE))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(coroutine)
+
+    def control(self, action: str, **fields: str | int):  # type: ignore[no-untyped-def]
+        return self.run(self.gate.control(SALE, action, actor="test", **fields))
+
+    def create(self, *, state: str = "open", stock: str = "A:3", **settings: int) -> "Sale":
+        """Make a sale in a state, with stock written "A:3 B:1 U:-" (units per SKU, "-" untracked)."""
+        terms = {"opens_at": 0, "closes_at": 0, "per_buyer": 0, "hold_ms": 60_000, "backlog_limit": 1000} | settings
+        self.control("create", **terms)
+        lines = [
+            (sku, int(units.strip("-") or 0), units != "-") for sku, units in (x.split(":") for x in stock.split())
+        ]
+        if lines:
+            self.run(self.gate.grant(SALE, 1, lines, actor="test"))
+        for action in {"draft": [], "open": ["open"], "paused": ["open", "pause"], "closed": ["open", "close"]}[state]:
+            self.control(action)
+        return self
+
+    def admit(self, *purchases: Purchase) -> list[Decision]:
+        return self.run(self.gate.admit(SALE, purchases))
+
+    def buy(self, items: str = "A:1", *, buyer: str = "bob", key: str = "k1") -> Decision:
+        return self.admit(purchase(items, buyer=buyer, key=key))[0]
+
+    def stock(self) -> dict[str, str]:
+        return self.plain.hgetall(f"gk1:{{{SALE}}}:stock")
+
+    def events(self) -> list[str]:
+        return [fields["event"] for _, fields in self.plain.xrange(f"gk1:{{{SALE}}}:outbox")]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything in Redis, by key."""
+        read = {
+            "hash": self.plain.hgetall,
+            "stream": self.plain.xrange,
+            "set": self.plain.smembers,
+            "zset": lambda key: self.plain.zrange(key, 0, -1, withscores=True),
+            "string": self.plain.get,
+        }
+        return {key: read[self.plain.type(key)](key) for key in sorted(self.plain.keys())}
+
+    def close(self) -> None:
+        self.run(self.gate.redis.aclose())
+        self._runner.close()
+        self.plain.close()
+
+
+def purchase(items: str = "A:1", *, buyer: str = "bob", key: str = "k1", reference: str = "") -> Purchase:
+    """Make a purchase of items written "A:1 B:2"."""
+    parts = [(sku, int(units)) for sku, units in (item.split(":") for item in items.split())]
+    return Purchase.of(SALE, buyer, key, parts, reference)

@@ -1,0 +1,142 @@
+"""Natural batching: whatever arrives while calls are in flight goes out together."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from gatekeeper.batcher import MAX_IN_FLIGHT, MAX_ITEMS, Batcher
+from gatekeeper.errors import GateUnavailable, Overloaded
+from gatekeeper.model import Decision, Purchase
+from gatekeeper.outcomes import Outcome
+
+
+class SlowGate:
+    """A gate that answers when told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.in_flight = self.most_in_flight = 0
+        self.error: Exception | None = None
+
+    async def admit(self, sale: str, purchases: Sequence[Purchase]) -> list[Decision]:
+        self.calls.append([purchase.id for purchase in purchases])
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await self.open.wait()
+        self.in_flight -= 1
+        if self.error:
+            raise self.error
+        return [Decision(Outcome.ADMITTED) for _ in purchases]
+
+
+def purchases(count: int, *, sale: str = "s", lines: int = 1) -> list[Purchase]:
+    return [Purchase.of(sale, "bob", f"k{i}", [(f"S{n}", 1) for n in range(lines)]) for i in range(count)]
+
+
+def told(story: Callable[[SlowGate], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        await story(SlowGate())
+
+    asyncio.run(main())
+
+
+async def sent(batcher: Batcher, wanted: list[Purchase]) -> list["asyncio.Task[Decision]"]:
+    tasks = [asyncio.create_task(batcher.admit(purchase)) for purchase in wanted]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def test_what_arrives_while_calls_are_in_flight_goes_out_together_in_order() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=100)
+        wanted = purchases(10)
+        tasks = await sent(batcher, wanted[:3])
+        tasks += await sent(batcher, wanted[3:])
+        gate.open.set()
+        assert {decision.outcome for decision in await asyncio.gather(*tasks)} == {Outcome.ADMITTED}
+        assert [id for call in gate.calls for id in call] == [purchase.id for purchase in wanted]
+        assert gate.calls[-1] == [purchase.id for purchase in wanted[3:]]
+        assert batcher.touched == {"s"}
+
+    told(story)
+
+
+def test_a_call_is_bounded_by_items_not_by_purchases() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=1000)
+        tasks = await sent(batcher, purchases(100, lines=20))
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert max(len(call) for call in gate.calls) == MAX_ITEMS // 20
+        assert gate.most_in_flight == MAX_IN_FLIGHT
+
+    told(story)
+
+
+def test_sales_do_not_wait_for_one_another() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=100)
+        tasks = await sent(batcher, purchases(5, sale="a") + purchases(5, sale="b"))
+        assert gate.in_flight >= 2
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert batcher.touched == {"a", "b"}
+
+    told(story)
+
+
+def test_a_failed_call_answers_each_of_its_callers_and_the_next_one_works() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=100)
+        gate.error = GateUnavailable("gone")
+        gate.open.set()
+        failed = await asyncio.gather(*(batcher.admit(p) for p in purchases(5)), return_exceptions=True)
+        assert [type(error) for error in failed] == [GateUnavailable] * 5
+        gate.error = None
+        assert (await batcher.admit(purchases(1)[0])).outcome is Outcome.ADMITTED
+        assert batcher.touched == {"s"}
+
+    told(story)
+
+
+def test_a_caller_that_goes_away_harms_nobody() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=100)
+        tasks = await sent(batcher, purchases(6))
+        tasks[0].cancel()
+        tasks[4].cancel()
+        gate.open.set()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(one, Decision) for one in done] == [False, True, True, True, False, True]
+
+    told(story)
+
+
+def test_past_the_queues_bound_a_purchase_is_refused_at_once() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=3)
+        tasks = await sent(batcher, purchases(1)) + await sent(batcher, purchases(1))  # in flight
+        tasks += await sent(batcher, purchases(3))  # waiting
+        with pytest.raises(Overloaded):
+            await batcher.admit(purchases(1)[0])
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert (await batcher.admit(purchases(1)[0])).outcome is Outcome.ADMITTED
+
+    told(story)
+
+
+def test_draining_waits_for_every_call_in_flight() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=100)
+        tasks = await sent(batcher, purchases(5))
+        asyncio.get_running_loop().call_later(0.01, gate.open.set)
+        await batcher.drain()
+        await asyncio.sleep(0)
+        assert all(task.done() for task in tasks)
+
+    told(story)

@@ -1,0 +1,75 @@
+"""An event is exactly what a script writes, or it is malformed: nothing is optional, nothing defaults."""
+
+import pytest
+
+from gatekeeper.events import (
+    Admit,
+    Checkpoint,
+    CheckpointLine,
+    Control,
+    Epoch,
+    Event,
+    Grant,
+    GrantLine,
+    MalformedEvent,
+    parse,
+)
+from gatekeeper.model import Position
+
+ID = "0123456789abcdef" * 2
+EVENTS: dict[bytes, Event] = {
+    f"admit\n5\n{ID}\n65\nbób\nk1\norder 7\nA 2 B 1\n".encode(): Admit(
+        5, ID, 65, "bób", "k1", "order 7", (("A", 2), ("B", 1))
+    ),
+    b"grant\n5\n2\ncli:eve\n\nA 5 1 U 0 0 B -3 1\n": Grant(
+        5, 2, "cli:eve", "", (GrantLine("A", 5, True), GrantLine("U", 0, False), GrantLine("B", -3, True))
+    ),
+    b"control\n5\nopen\ncli\nopen\n0\n9\n2\n60000\n\n": Control(5, "open", "cli", "open", 0, 9, 2, 60000, ""),
+    b"checkpoint\n5\nA 1 2 3 6\n": Checkpoint(5, (CheckpointLine("A", 1, 2, 3, 6),)),
+    b"epoch\n5\n1-7\ncontroller\n": Epoch(5, Position(1, 7), "controller"),
+}
+each_event = pytest.mark.parametrize("payload", EVENTS, ids=lambda payload: payload.split(b"\n")[0].decode())
+
+
+@each_event
+def test_what_a_script_writes_is_read_whole(payload: bytes) -> None:
+    assert parse(payload) == EVENTS[payload]
+
+
+@each_event
+def test_a_payload_cut_at_any_byte_is_refused(payload: bytes) -> None:
+    for end in range(len(payload)):
+        with pytest.raises(MalformedEvent):
+            parse(payload[:end])
+
+
+@each_event
+def test_one_field_more_is_refused(payload: bytes) -> None:
+    for extra in (payload + b"\n", payload + b"x\n", payload + b"x", b"\n" + payload):
+        with pytest.raises(MalformedEvent):
+            parse(extra)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"refund\n5\n",
+        b"ADMIT\n5\n",
+        f"admit\n5\n{ID}\n65\nb\xff\nk1\n\nA 1\n".encode("latin-1"),
+        f"admit\n+5\n{ID}\n65\nbob\nk1\n\nA 1\n".encode(),
+        f"admit\n5\n{ID}\n65.0\nbob\nk1\n\nA 1\n".encode(),
+        f"admit\n5\n{ID}\n-65\nbob\nk1\n\nA 1\n".encode(),
+        f"admit\n5\n{ID[:-1]}\n65\nbob\nk1\n\nA 1\n".encode(),
+        f"admit\n5\n{ID}\n65\n\nk1\n\nA 1\n".encode(),
+        f"admit\n5\n{ID}\n65\nbob\n\n\nA 1\n".encode(),
+        f"admit\n5\n{ID}\n65\nbob\nk1\n\n\n".encode(),
+        f"admit\n5\n{ID}\n65\nbob\nk1\n\nA 0\n".encode(),
+        b"grant\n5\n2\ncli\n\nA 5 yes\n",
+        b"grant\n5\n2\ncli\n\nA 5\n",
+        b"checkpoint\n5\nA 1 2 3 -6\n",
+        b"epoch\n5\n1\ncontroller\n",
+    ],
+)
+def test_a_malformed_field_is_refused(payload: bytes) -> None:
+    with pytest.raises(MalformedEvent):
+        parse(payload)
