@@ -1,0 +1,199 @@
+"""The hot path: parse → `await batcher.admit` → look up the reply → send.
+
+A raw ASGI callable, because Starlette's Route and Request would cost half of the throughput (docs/benchmarks.md).
+The steps on `Desk` know nothing of ASGI.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from gatekeeper import metrics
+from gatekeeper.errors import GateError, GateUnavailable
+from gatekeeper.http.answers import Answer, json_answer, reservation_json, rfc3339
+from gatekeeper.http.auth import Keyring
+from gatekeeper.http.problems import Refused, gate_code, problem
+from gatekeeper.http.validation import MAX_BODY, parse_cart
+from gatekeeper.http.visit import Visit, refuse_repeated
+from gatekeeper.model import Decision, Purchase
+from gatekeeper.outcomes import Outcome
+
+ROUTE = "/v1/sales/{sale}/reservations"
+BODY_SECONDS = 10.0
+"""How long a body may take to arrive."""
+MAX_RETRY_AFTER = 3600
+_BY_HAND = 60  # seconds until a sale without a time of opening may be worth another look
+_ROLES = frozenset(("shop", "admin", "buyer"))
+_CLOSE = (b"connection", b"close")  # what is left of a body is not worth reading
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Admits(Protocol):
+    """The one verb that a purchase needs (`Batcher.admit`)."""
+
+    async def admit(self, purchase: Purchase) -> Decision: ...
+
+
+class Disconnected(Exception):
+    """The client left before its body had arrived."""
+
+
+class Desk:
+    """Answers purchases. `closed` is why it answers none: "" when it does."""
+
+    def __init__(self, keyring: Keyring, batcher: Admits) -> None:
+        self.closed = ""
+        self._keyring = keyring
+        self._batcher = batcher
+
+    async def purchase(self, visit: Visit, headers: list[tuple[bytes, bytes]], receive: Receive) -> Answer:
+        """Answer one purchase; whatever is wrong becomes a problem."""
+        started = time.perf_counter()
+        try:
+            self.check(visit, headers)
+            purchase = self.parse(visit, await read_body(receive))
+            decision = await self._batcher.admit(purchase)
+        except Refused as refused:
+            return refused.answer(visit.request_id, *visit.echo())
+        except GateError as error:
+            return self.undecided(visit, gate_code(error))
+        metrics.REQUEST_SECONDS.observe(time.perf_counter() - started)
+        return self.answer(visit, decision)
+
+    def check(self, visit: Visit, headers: list[tuple[bytes, bytes]]) -> None:
+        """Judge by the headers alone; raises Refused."""
+        refuse_repeated(headers, visit.headers)
+        visit.enter(self._keyring.identify(visit.headers.get(b"authorization"), visit.sale), _ROLES)
+        visit.read_key(required=visit.identity.role == "buyer")
+        if visit.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+            raise Refused("unsupported_media_type", "", _CLOSE)
+        length = visit.headers.get(b"content-length", b"0")
+        if not (length.isdigit() and len(length) < 10 and int(length) <= MAX_BODY):
+            raise Refused("payload_too_large", "", _CLOSE)
+
+    def parse(self, visit: Visit, body: bytes) -> Purchase:
+        """Make the purchase out of the body; raises Refused, or GateUnavailable while closed."""
+        buyer, items, reference = parse_cart(body)
+        if visit.identity.role == "buyer" and visit.identity.buyer != buyer:
+            raise Refused("forbidden", "A buyer token may buy for its own buyer (`sub`) only.")
+        if self.closed:
+            raise GateUnavailable(self.closed)
+        return Purchase.of(visit.sale, buyer, visit.key, items, reference)
+
+    def answer(self, visit: Visit, decision: Decision) -> Answer:
+        """Render what the gate decided."""
+        outcome = decision.outcome
+        metrics.purchases(outcome).inc()
+        if decision.reservation:
+            return self._reserved(visit, decision)
+        if outcome in _EXTRAS:
+            members, *more = _EXTRAS[outcome](decision)
+            return problem(outcome, visit.request_id, "", *visit.echo(), *more, members=members)
+        return problem(outcome, visit.request_id, "", *visit.echo())
+
+    def undecided(self, visit: Visit, code: str) -> Answer:
+        """Render that the gate gave no decision; the key in it is how the client finds out."""
+        metrics.purchases(code).inc()
+        return problem(code, visit.request_id, "", *visit.echo(), members={"idempotency_key": visit.key})
+
+    def _reserved(self, visit: Visit, decision: Decision) -> Answer:
+        assert decision.reservation
+        content = reservation_json(decision.reservation)
+        location = (b"location", f"/v1/sales/{visit.sale}/reservations/{decision.reservation.id}".encode())
+        if decision.outcome is Outcome.ADMITTED:
+            return json_answer(201, content, visit.request_id, *visit.echo(), location)
+        replayed = (b"idempotent-replayed", b"true")
+        return json_answer(200, content, visit.request_id, *visit.echo(), location, replayed)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Return the request's body of ≤ MAX_BODY bytes; raises Refused, or Disconnected."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        return _bounded(body)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_rest(message, receive)
+    except TimeoutError:
+        raise Refused("request_timeout", "", _CLOSE) from None
+
+
+async def _read_rest(message: Message, receive: Receive) -> bytes:
+    body = b""
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        body = _bounded(body + message.get("body", b""))
+        if not message.get("more_body"):
+            return body
+        message = await receive()
+
+
+def _bounded(body: bytes) -> bytes:
+    if len(body) > MAX_BODY:
+        raise Refused("payload_too_large", "", _CLOSE)
+    return body
+
+
+# What a refusal tells beyond its code: the problem's further members, then headers.
+
+Extras = tuple[Any, ...]
+
+
+def _sold_out(decision: Decision) -> Extras:
+    members = ("sku", "requested", "available", "held")
+    return ({"items": [{name: getattr(short, name) for name in members} for short in decision.shortages]},)
+
+
+def _skus(decision: Decision) -> Extras:
+    return ({"skus": decision.skus},)
+
+
+def _buyer_limit(decision: Decision) -> Extras:
+    return ({"limit": decision.limit},)
+
+
+def _not_open(decision: Decision) -> Extras:
+    if not decision.opens_at_ms:
+        return {}, (b"retry-after", b"%d" % _BY_HAND)
+    # This machine's clock, not Redis's: only a hint.
+    seconds = -(-decision.opens_at_ms // 1000) - int(time.time())
+    wait = min(max(seconds, 1), MAX_RETRY_AFTER)
+    return {"opens_at": rfc3339(decision.opens_at_ms)}, (b"retry-after", b"%d" % wait)
+
+
+_EXTRAS: dict[Outcome, Callable[[Decision], Extras]] = {
+    Outcome.SOLD_OUT: _sold_out,
+    Outcome.UNKNOWN_SKU: _skus,
+    Outcome.SKU_PAUSED: _skus,
+    Outcome.BUYER_LIMIT: _buyer_limit,
+    Outcome.SALE_NOT_OPEN: _not_open,
+}
+
+
+def purchase_app(desk: Desk) -> Callable[[str, Scope, Receive, Send], Awaitable[None]]:
+    """Return the ASGI side: (sale, scope, receive, send)."""
+
+    async def app(sale: str, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = Visit(sale, scope["headers"])
+        try:
+            answer = await desk.purchase(visit, scope["headers"], receive)
+        except Disconnected:
+            return
+        metrics.requests(ROUTE, answer.status).inc()
+        await send_answer(answer, send)
+
+    return app
+
+
+async def send_answer(answer: Answer, send: Send) -> None:
+    """Send a whole response; a client that is gone takes no harm."""
+    status, headers, body = answer
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

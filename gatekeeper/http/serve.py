@@ -1,0 +1,153 @@
+"""Run the front door under uvicorn: one process, or several with one parent that replaces what dies."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.supervisors import Multiprocess
+
+from gatekeeper.errors import GatekeeperError, GateUnavailable, SettingsError
+from gatekeeper.gate import connect
+from gatekeeper.http.app import create_app
+from gatekeeper.http.auth import Keyring
+from gatekeeper.selfcheck import check_redis
+from gatekeeper.settings import Settings
+
+BACKLOG = 2048
+GRACE_SECONDS = 10
+"""How long connections may take to end after SIGTERM."""
+_MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class ServeError(GatekeeperError):
+    """The front door could not start; the text says what to do."""
+
+
+def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, workers: int = 1, fd: int = -1) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code, 0 after an orderly stop.
+
+    `port`: 0 takes a free one. `fd`: a listening socket to take over, instead of host and port. Says on stderr where it
+    listens. Raises SettingsError (no keys, Redis wrongly configured) and ServeError (port taken) before anything starts.
+    """
+    Keyring(settings)
+    asyncio.run(_check(settings))
+    listener = socket.socket(fileno=fd) if fd >= 0 else _listen(host, port)
+    with listener:
+        print(
+            f"listening on {_address(listener)} with {workers} worker{'s'[: workers > 1]}", file=sys.stderr, flush=True
+        )
+        return _run_many(settings, workers, listener) if workers > 1 else _run_one(settings, listener)
+
+
+async def _check(settings: Settings) -> None:
+    """Refuse here, once, what every worker would refuse; an unreachable Redis is waited for by the workers."""
+    client = connect(settings.require("redis_url").redis_url, timeout=settings.redis_timeout)
+    try:
+        problems = await check_redis(client, settings.durability)
+    except GateUnavailable as error:
+        print(f"warning: {error}; answering 503 until it can", file=sys.stderr, flush=True)
+        return
+    finally:
+        await client.aclose()
+    if problems:
+        raise SettingsError("\n".join(("this Redis cannot be trusted with a sale:", *problems)))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ServeError(
+            f"cannot listen on {host}:{port} ({os.strerror(error.errno) if error.errno and error.errno > 0 else error}): "
+            "stop what listens there, or choose another with --port"
+        ) from None
+
+
+def _address(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if not isinstance(name, tuple):
+        return str(name)
+    return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"
+
+
+def _config(settings: Settings, workers: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        # Not an import string: the workers get these very settings, whatever their environment says.
+        partial(create_app, settings),
+        factory=True,
+        workers=workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def _run_one(settings: Settings, listener: socket.socket) -> int:
+    server = uvicorn.Server(_config(settings, 1))
+    # Having stopped in order, uvicorn raises the signal again for whoever was there before it.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run([listener])
+    except SystemExit:  # uvicorn has logged why
+        return 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _run_many(settings: Settings, workers: int, listener: socket.socket) -> int:
+    with _metrics_folder() as folder:
+        supervisor = _Workers(_config(settings, workers), [listener], folder)
+        supervisor.run()
+    return 1 if supervisor.failed else 0
+
+
+@contextmanager
+def _metrics_folder() -> Iterator[str]:
+    """A folder where the workers' metrics meet, unless the environment names one."""
+    if given := os.environ.get(_MULTIPROC_DIR):
+        yield given
+        return
+    folder = tempfile.mkdtemp(prefix="gatekeeper-metrics-")
+    os.environ[_MULTIPROC_DIR] = folder
+    try:
+        yield folder
+    finally:
+        del os.environ[_MULTIPROC_DIR]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Workers(Multiprocess):
+    """uvicorn's parent process, which also drops the live gauges of a worker that died."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], folder: str) -> None:
+        super().__init__(config, sockets)
+        self.failed = False
+        self._folder = folder
+
+    def keep_subprocess_alive(self) -> None:
+        stopping = self.should_exit.is_set()
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            mark_process_dead(pid, self._folder)  # type: ignore[no-untyped-call]
+        # Only a worker that fails to start makes it stop by itself.
+        self.failed = self.failed or (self.should_exit.is_set() and not stopping)

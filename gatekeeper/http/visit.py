@@ -1,0 +1,71 @@
+"""One request as far as it is known: what its headers say, checked step by step. No ASGI in here."""
+
+import re
+from collections.abc import Iterable
+from itertools import count
+from secrets import token_hex, token_urlsafe
+
+from gatekeeper.http.answers import Headers
+from gatekeeper.http.auth import Identity
+from gatekeeper.http.problems import Flaw, Refused, invalid
+from gatekeeper.model import IDEMPOTENCY_KEY, SALE_NAME
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_KEY = "expected 1 to 128 printable ASCII characters without spaces"
+_ONCE = frozenset((b"authorization", b"content-type", b"content-length", b"idempotency-key"))
+_prefix, _numbers = token_hex(6), count(1)
+
+
+class Visit:
+    """What is known of a request. `key` is "" until it is known; `identity` is set by `enter`."""
+
+    __slots__ = ("headers", "identity", "key", "request_id", "sale")
+    identity: Identity
+
+    def __init__(self, sale: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.sale = sale
+        self.headers = dict(headers)
+        self.key = ""
+        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+
+    def echo(self) -> Headers:
+        """The headers that tell the client under which key it asked."""
+        return [(b"idempotency-key", self.key.encode())] if self.key else []
+
+    def enter(self, identity: Identity, roles: frozenset[str]) -> None:
+        """Accept who asks, and that there can be a sale of this name; raises Refused."""
+        self.identity = identity
+        if identity.role not in roles:
+            raise Refused("forbidden")
+        if not SALE_NAME.fullmatch(self.sale):
+            raise Refused("unknown_sale")
+
+    def read_key(self, *, required: bool) -> None:
+        """Take the Idempotency-Key header, or make a key where none is required; raises Refused."""
+        given = self.headers.get(b"idempotency-key")
+        if given is None:
+            if required:
+                raise Refused("idempotency_key_required")
+            self.key = token_urlsafe(16)
+            return
+        key = given.decode("latin-1")
+        if not IDEMPOTENCY_KEY.fullmatch(key):
+            raise invalid(Flaw("/header/idempotency-key", _KEY))
+        self.key = key
+
+
+def refuse_repeated(headers: Headers, known: dict[bytes, bytes]) -> None:
+    """Raise Refused when a header that decides came twice: which one would a proxy have looked at?"""
+    if len(headers) == len(known):
+        return
+    names = [name for name, _ in headers if name in _ONCE]
+    for name in sorted(_ONCE):
+        if names.count(name) > 1:
+            raise invalid(Flaw(f"/header/{name.decode()}", "expected once"))
+
+
+def _request_id(given: bytes | None) -> str:
+    """The client's own, if it is sane, else a new one; a random prefix and a counter cost a tenth of a UUID."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return f"{_prefix}{next(_numbers):08x}"
