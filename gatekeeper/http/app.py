@@ -10,7 +10,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gatekeeper import metrics
 from gatekeeper.errors import GatekeeperError
@@ -18,8 +18,8 @@ from gatekeeper.http import operations, probes
 from gatekeeper.http.answers import Answer
 from gatekeeper.http.door import Door
 from gatekeeper.http.operations import ADMIN, ANYONE, SHOP, Endpoint, Operation
-from gatekeeper.http.problems import problem
 from gatekeeper.http.probes import ProbeEndpoint
+from gatekeeper.http.problems import problem
 from gatekeeper.http.purchase import ROUTE, purchase_app, send_answer
 from gatekeeper.http.visit import Visit
 from gatekeeper.settings import Settings

@@ -274,7 +274,7 @@ SPEC: Json = {
             "bearer": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "An API key (roles shop, admin), or a buyer token: a JWT with sub = buyer, aud = sale, exp.",
+                "description": "An API key (shop, admin), or a buyer token: a JWT with sub = buyer, aud = sale, exp.",
             }
         },
         "schemas": SCHEMAS,

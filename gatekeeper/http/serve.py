@@ -35,8 +35,8 @@ class ServeError(GatekeeperError):
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, workers: int = 1, fd: int = -1) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code, 0 after an orderly stop.
 
-    `port`: 0 takes a free one. `fd`: a listening socket to take over, instead of host and port. Says on stderr where it
-    listens. Raises SettingsError (no keys, Redis wrongly configured) and ServeError (port taken) before anything starts.
+    `port`: 0 takes a free one. `fd`: a listening socket to take over, instead of host and port. Says on stderr where
+    it listens. Raises SettingsError (no keys, Redis wrongly set) and ServeError (port taken) before anything starts.
     """
     Keyring(settings)
     asyncio.run(_check(settings))
@@ -67,9 +67,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise ServeError(
-            f"cannot listen on {host}:{port} ({os.strerror(error.errno) if error.errno and error.errno > 0 else error}): "
-            "stop what listens there, or choose another with --port"
+            f"cannot listen on {host}:{port} ({reason}): stop what listens there, or choose another with --port"
         ) from None
 
 

@@ -1,0 +1,21 @@
+"""What a refusal means, as a sentence that says what to do."""
+
+from gatekeeper.cli import fail
+from gatekeeper.gate import Changed
+from gatekeeper.outcomes import Outcome
+
+SENTENCES = {
+    Outcome.SALE_NOT_OPEN: "sale {sale} is a draft: open it first",
+    Outcome.SALE_PAUSED: "sale {sale} is paused: use `gatekeeper sale resume {sale}`",
+    Outcome.SALE_CLOSED: "sale {sale} is closed, which is for good",
+    Outcome.UNKNOWN_SKU: "sale {sale} has no such SKU: load it with `gatekeeper stock load`",
+    Outcome.LIMIT_NOT_COUNTED: "per_buyer: a limit must be set before the sale opens; what was bought is not counted",
+    Outcome.NOT_A_DRAFT: "sale {sale} was opened and can only be closed: its books are kept",
+}
+
+
+def accepted(sale: str, changed: Changed) -> Changed:
+    """Return what changed, or exit with 1 and the refusal's sentence."""
+    if changed.outcome is not Outcome.OK:
+        fail(SENTENCES.get(changed.outcome, f"{changed.outcome}: {changed.detail}").format(sale=sale))
+    return changed

@@ -1,0 +1,215 @@
+"""The whole stack on one machine: engines, ledger schema, keys, worker, front door. Used by `up`, `demo` and the tests.
+
+Everything is a child process that dies with this one. A child that dies is started again.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gatekeeper.embedded import Engine, free_port, start_postgres, start_valkey
+from gatekeeper.errors import GatekeeperError
+from gatekeeper.http.auth import new_key
+from gatekeeper.ledger import migrate
+from gatekeeper.process import die_with_parent
+from gatekeeper.settings import Settings
+
+READY_WITHIN = 30.0
+GRACE = 15.0
+BACKOFF = 1.0
+"""Seconds before a child that died starts again."""
+
+
+class StackError(GatekeeperError):
+    """The stack could not be started; the text says what to do."""
+
+
+@dataclass(slots=True)
+class Child:
+    """`gatekeeper serve` or `gatekeeper worker` as a child process."""
+
+    words: list[str]
+    environment: dict[str, str]
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+    start_at: float = 0.0
+
+    def start(self) -> None:
+        """Start it; what it says goes to its log."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gatekeeper", *self.words],
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is ours to hand on, in order
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
+
+    def stop(self) -> None:
+        """Stop it in order; after the grace, at once."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def tail(self) -> str:
+        """The last lines that it said."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-5:]) if self.log.exists() else ""
+
+
+@dataclass(slots=True)
+class Stack:
+    """Start it, look after it, stop it. Configured engines are used; the others are started in `data`."""
+
+    data: Path
+    port: int
+    workers: int = 1
+    say: Callable[[str], None] = field(default=lambda line: None)
+    settings: Settings = field(default_factory=Settings.load)
+    _engines: dict[str, Engine] = field(default_factory=dict)
+    _children: list[Child] = field(default_factory=list)
+    _keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The front door's."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def redis_url(self) -> str:
+        """The gate's Redis."""
+        return self.settings.redis_url or self._engines["valkey"].url
+
+    @property
+    def database_url(self) -> str:
+        """The ledger's Postgres."""
+        return self.settings.database_url or self._engines["postgres"].url
+
+    def description(self) -> dict[str, str]:
+        """What a client needs to know."""
+        return {
+            "url": self.url,
+            "shop_key": self._keys["shop"],
+            "admin_key": self._keys["admin"],
+            "redis_url": self.redis_url,
+            "database_url": self.database_url,
+        }
+
+    def environment(self) -> dict[str, str]:
+        """The settings of every process of this stack."""
+        return {
+            "GATEKEEPER_REDIS_URL": self.redis_url,
+            "GATEKEEPER_DATABASE_URL": self.database_url,
+            "GATEKEEPER_KEYS_FILE": str(self.data / "keys"),
+        }
+
+    def start(self) -> None:
+        """Start everything and wait until it answers; raises GatekeeperError, with everything stopped again."""
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            if not self.settings.redis_url:
+                self.say("starting Valkey")
+                self._engines["valkey"] = start_valkey(self.data / "valkey")
+            if not self.settings.database_url:
+                self.say("starting Postgres")
+                self._engines["postgres"] = start_postgres(self.data / "postgres")
+            migrate(self.database_url)
+            self._make_keys()
+            self.say("starting the worker and the front door")
+            self._start_children()
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _make_keys(self) -> None:
+        """Make one key per role at the first start; the secrets stay readable to their owner only."""
+        secrets, hashed = self.data / "secrets.json", self.data / "keys"
+        if secrets.exists():
+            self._keys = json.loads(secrets.read_text())
+            return
+        made = {role: new_key(f"{role}-up", role) for role in ("shop", "admin")}
+        self._keys = {role: secret for role, (secret, _) in made.items()}
+        write_private(hashed, "".join(f"{line}\n" for _, line in made.values()))
+        write_private(secrets, json.dumps(self._keys))
+
+    def _start_children(self) -> None:
+        serve = ["serve", "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers)]
+        for words in (["worker"], serve):
+            child = Child(words, self.environment(), self.data / f"{words[0]}.log")
+            child.start()
+            self._children.append(child)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN
+        door = self._children[-1]
+        while not self.is_ready():
+            if door.process and door.process.poll() is not None:
+                raise StackError(f"the front door did not start: {door.tail()}")
+            if time.monotonic() > deadline:
+                raise StackError(f"the front door was not ready within {READY_WITHIN:.0f} s; see {door.log}")
+            time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        """Whether the front door would decide a purchase now."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=1):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def look_after(self) -> None:
+        """Start again what died: engines on the same port and data, the others after a short pause."""
+        for name, start in (("valkey", start_valkey), ("postgres", start_postgres)):
+            engine = self._engines.get(name)
+            if engine is not None and engine.process.poll() is not None:
+                self.say(f"{name} ended with {engine.process.returncode}: starting it again")
+                self._engines[name] = start(self.data / name, port=engine.port)
+        for child in self._children:
+            if child.process is not None and child.process.poll() is not None:
+                self.say(f"{child.words[0]} ended with {child.process.returncode}: starting it again")
+                child.process, child.start_at = None, time.monotonic() + BACKOFF
+            if child.process is None and time.monotonic() >= child.start_at:
+                child.start()
+
+    def stop(self) -> None:
+        """Stop everything in order: front door, worker, engines. What is stopped already is left alone."""
+        for child in reversed(self._children):
+            child.stop()
+        for engine in self._engines.values():
+            engine.stop()
+        self._children.clear()
+        self._engines.clear()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, at once or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def announce(file: Path, description: dict[str, Any]) -> None:
+    """Leave word for the CLI in another terminal."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_private(file, json.dumps({"pid": os.getpid(), **description}))
+
+
+__all__ = ["Stack", "StackError", "announce", "free_port", "write_private"]
