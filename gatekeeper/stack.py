@@ -3,6 +3,7 @@
 Everything is a child process that dies with this one. A child that dies is started again.
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -18,12 +19,15 @@ from typing import Any
 
 from gatekeeper.embedded import Engine, free_port, start_postgres, start_valkey
 from gatekeeper.errors import GatekeeperError
+from gatekeeper.gate import Gate, connect
 from gatekeeper.http.auth import new_key
-from gatekeeper.ledger import migrate
+from gatekeeper.ledger import connect as connect_ledger
+from gatekeeper.ledger import migrate, sales
 from gatekeeper.process import die_with_parent
 from gatekeeper.settings import Settings
 
 READY_WITHIN = 30.0
+PROVEN_WITHIN = 10.0
 GRACE = 15.0
 BACKOFF = 1.0
 """Seconds before a child that died starts again."""
@@ -133,6 +137,7 @@ class Stack:
             self.say("starting the worker and the front door")
             self._start_children()
             self._wait_until_ready()
+            self._wait_until_proven()
         except BaseException:
             self.stop()
             raise
@@ -164,6 +169,29 @@ class Stack:
             if time.monotonic() > deadline:
                 raise StackError(f"the front door was not ready within {READY_WITHIN:.0f} s; see {door.log}")
             time.sleep(0.05)
+
+    def _wait_until_proven(self) -> None:
+        """Wait until the controller has loaded the scripts and proven the sales that were there before."""
+        deadline = time.monotonic() + PROVEN_WITHIN
+        while unproven := asyncio.run(self._unproven()):
+            if time.monotonic() > deadline:
+                self.say(f"not proven yet, and answering 503: {unproven}. See `gatekeeper doctor`")
+                return
+            time.sleep(0.05)
+
+    async def _unproven(self) -> str:
+        client = connect(self.redis_url, timeout=5)
+        try:
+            gate = Gate(client)
+            if not await gate.scripts_loaded():
+                return "every sale"
+            with connect_ledger(self.database_url) as ledger:
+                names = sales.live(ledger)
+            proven = (await gate.replication()).id
+            marks = await gate.marks(names) if names else {}
+            return ", ".join(name for name, mark in marks.items() if not mark or mark.fence or mark.replid != proven)
+        finally:
+            await client.aclose()
 
     def is_ready(self) -> bool:
         """Whether the front door would decide a purchase now."""

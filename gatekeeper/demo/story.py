@@ -1,0 +1,174 @@
+"""The demo's story: the crowd at the naive shop, the same crowd at the gate, then both sets of books."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import redis
+
+from gatekeeper.demo.crowd import Shop, Tally, rush
+from gatekeeper.demo.naive import STOCK
+from gatekeeper.embedded import free_port
+from gatekeeper.errors import GatekeeperError
+from gatekeeper.ledger import Connection
+from gatekeeper.merchant import sales, stock
+from gatekeeper.merchant.sales import Terms
+from gatekeeper.merchant.stock import Wanted
+from gatekeeper.process import die_with_parent
+from gatekeeper.settings import Settings
+from gatekeeper.stack import Stack
+from workers.connections import Connections
+from workers.reconcile import reconcile
+
+SALE, SKU = "demo", "JACKET"
+PERSIST_WITHIN = 20.0
+"""Seconds for the ledger to hold what was acknowledged."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Naive:
+    """What the naive shop did."""
+
+    sold: int
+    oversold: int
+    sold_again: int
+    """Retries that were sold one more unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtTheGate:
+    """What the gate did, every figure measured in this run."""
+
+    buyers: int
+    stock: int
+    sold: int
+    oversold: int
+    duplicates: int
+    """Retries that were answered with the first answer, and had no second effect."""
+    offered_per_s: float
+    admitted_per_s: float
+    persisted_per_s: float
+    p50_ms: float
+    p99_ms: float
+    ledger_rows: int
+    drift: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The whole demo."""
+
+    naive: Naive
+    gate: AtTheGate
+    held_in_redis: int
+
+    @property
+    def proven(self) -> bool:
+        """The gate sold every unit once, and client, Redis and ledger say so."""
+        gate = self.gate
+        sold = min(gate.stock, gate.buyers)
+        return gate.sold == self.held_in_redis == gate.ledger_rows == sold and not gate.drift and not gate.oversold
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        naive = {"sold": self.naive.sold, "oversold": self.naive.oversold}
+        return {"naive": naive, "gate": asdict(self.gate)}
+
+
+async def at_the_naive_shop(stack: Stack, buyers: int, units: int, progress: Progress) -> Naive:
+    """Let the crowd buy by check-then-decrement; returns what it sold."""
+    url = stack.redis_url.rpartition("/")[0] + "/1"  # a database of its own
+    with redis.Redis.from_url(url) as client, _naive_shop(url) as shop:
+        client.set(STOCK, units)
+        tally = await rush(shop, buyers, progress)
+    return Naive(tally.created, max(0, tally.created - units), tally.sold_again)
+
+
+@contextmanager
+def _naive_shop(redis_url: str) -> Iterator[Shop]:
+    port = free_port()
+    command = [sys.executable, "-m", "gatekeeper.demo.naive", str(port), redis_url]
+    process = subprocess.Popen(command, preexec_fn=die_with_parent(signal.SIGTERM), start_new_session=True)
+    try:
+        _wait_for(port, process)
+        yield Shop(f"http://127.0.0.1:{port}/buy")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise GatekeeperError("the naive shop did not start")
+
+
+async def at_the_gate(stack: Stack, buyers: int, units: int, progress: Progress) -> tuple[AtTheGate, int]:
+    """Let the same crowd buy at the gate; returns what it did, and what Redis holds."""
+    settings = Settings(redis_url=stack.redis_url, database_url=stack.database_url)
+    connections = Connections(settings)
+    try:
+        with connections.ledger() as ledger:
+            await _prepare(connections, ledger, units)
+            shop = Shop(f"{stack.url}/v1/sales/{SALE}/reservations", stack.description()["shop_key"])
+            tally = await rush(shop, buyers, progress)
+            rows, seconds = await _persisted(ledger, len(tally.reservations))
+            report = await reconcile(connections.gate, ledger, SALE, keep=settings.keep_events)
+        counters = await connections.gate.counters(SALE)
+    finally:
+        await connections.close()
+    return _figures(tally, buyers, units, rows, seconds, len(report.drift)), counters[SKU].held
+
+
+async def _prepare(connections: Connections, ledger: Connection, units: int) -> None:
+    """What a merchant does with `sale create`, `stock load` and `sale open`."""
+    gate, limit = connections.gate, connections.settings.backlog_limit
+    await sales.create(gate, ledger, SALE, Terms(per_buyer=1), backlog_limit=limit, actor="demo")
+    await stock.state(gate, ledger, SALE, lambda _: [Wanted(SKU, units)], actor="demo")
+    await gate.control(SALE, "open", actor="demo")
+
+
+async def _persisted(ledger: Connection, wanted: int) -> tuple[int, float]:
+    """Wait for the worker; returns the ledger's rows and the seconds from the first reservation to the last row."""
+    query = """
+        SELECT count(*), extract(epoch FROM (SELECT moved_at FROM cursors WHERE sale = %(sale)s) - min(created_at))
+          FROM reservations WHERE sale = %(sale)s
+    """
+    deadline = time.monotonic() + PERSIST_WITHIN
+    while True:
+        rows, seconds = ledger.execute(query, {"sale": SALE}).fetchone() or (0, None)
+        if rows >= wanted or time.monotonic() > deadline:
+            return rows, float(seconds or 0)
+        await asyncio.sleep(0.02)
+
+
+def _figures(tally: Tally, buyers: int, units: int, rows: int, seconds: float, drift: int) -> AtTheGate:
+    sold = len(tally.reservations)
+    return AtTheGate(
+        buyers=buyers,
+        stock=units,
+        sold=sold,
+        oversold=max(0, sold - units),
+        duplicates=tally.replays,
+        offered_per_s=round(tally.rate(tally.requests, tally.ended), 1),
+        admitted_per_s=round(tally.rate(tally.created, tally.last_sale), 1),
+        persisted_per_s=round(rows / max(seconds, 1e-3), 1),
+        p50_ms=round(tally.percentile(0.50), 1),
+        p99_ms=round(tally.percentile(0.99), 1),
+        ledger_rows=rows,
+        drift=drift,
+    )
