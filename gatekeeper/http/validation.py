@@ -23,6 +23,7 @@ TEXT = f"expected a string of 1 to {MAX_TEXT} characters, not blank, without con
 _SKU = "expected a string of 1 to 64 printable ASCII characters without spaces"
 _QUANTITY = f"expected an integer from 1 to {MAX_INT}"
 _ITEMS = f"expected an array of 1 to {MAX_ITEMS} items"
+_EXPECTED = {"buyer": TEXT, "items": _ITEMS, "sku": _SKU, "quantity": _QUANTITY}
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """C0, DEL, C1, the two line separators of Unicode, and halves of surrogate pairs."""
 
@@ -94,19 +95,16 @@ def _thorough(body: bytes) -> Cart:
 
 def _decode(body: bytes) -> object:
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_Object, parse_constant=_no_constant)
+        # NaN and Infinity, which are no JSON, become floats here: refused where they stand, as nothing may be one.
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_Object)
     except UnicodeDecodeError as error:
         raise invalid(Flaw("", f"expected UTF-8; byte {error.start} is none")) from None
     except json.JSONDecodeError as error:
         raise invalid(Flaw("", f"expected JSON; {error.msg[:1].lower()}{error.msg[1:]} at {error.pos}")) from None
     except RecursionError:
         raise invalid(Flaw("", "expected less nesting")) from None
-    except ValueError as error:  # NaN and Infinity; integers of thousands of digits
+    except ValueError as error:  # integers of thousands of digits
         raise invalid(Flaw("", f"expected JSON numbers; {error}"[:160])) from None
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is none")
 
 
 def _members(
@@ -123,7 +121,7 @@ def _members(
         elif name in known:
             flaws.append(Flaw(f"{at}/{name}", "expected once, found again"))
         known.setdefault(name, member)
-    flaws.extend(Flaw(f"{at}/{name}", "missing") for name in required if name not in known)
+    flaws.extend(Flaw(f"{at}/{name}", f"missing; {_EXPECTED[name]}") for name in required if name not in known)
     return known
 
 
