@@ -62,7 +62,7 @@ async def create(
     await gate.enter_catalogue(sale)
     await gate.ring([sale])
     if created.outcome is Outcome.SALE_EXISTS:
-        raise NameTaken(f"there is a sale {sale} already")
+        raise NameTaken(f"there is a sale {sale} already: choose another name")
 
 
 def _half_created(connection: Connection, sale: str) -> bool:
