@@ -6,9 +6,6 @@ Everything is a child process that dies with this one. A child that dies is star
 import asyncio
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,57 +20,15 @@ from gatekeeper.gate import Gate, connect
 from gatekeeper.http.auth import new_key
 from gatekeeper.ledger import connect as connect_ledger
 from gatekeeper.ledger import migrate, sales
-from gatekeeper.process import die_with_parent
+from gatekeeper.process import Child, stop_all
 from gatekeeper.settings import Settings
 
 READY_WITHIN = 30.0
 PROVEN_WITHIN = 10.0
-GRACE = 15.0
-BACKOFF = 1.0
-"""Seconds before a child that died starts again."""
 
 
 class StackError(GatekeeperError):
     """The stack could not be started; the text says what to do."""
-
-
-@dataclass(slots=True)
-class Child:
-    """`gatekeeper serve` or `gatekeeper worker` as a child process."""
-
-    words: list[str]
-    environment: dict[str, str]
-    log: Path
-    process: "subprocess.Popen[bytes] | None" = None
-    start_at: float = 0.0
-
-    def start(self) -> None:
-        """Start it; what it says goes to its log."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gatekeeper", *self.words],
-                env=os.environ | self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is ours to hand on, in order
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )
-
-    def stop(self) -> None:
-        """Stop it in order; after the grace, at once."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def tail(self) -> str:
-        """The last lines that it said."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-5:]) if self.log.exists() else ""
 
 
 @dataclass(slots=True)
@@ -156,7 +111,7 @@ class Stack:
     def _start_children(self) -> None:
         serve = ["serve", "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers)]
         for words in (["worker"], serve):
-            child = Child(words, self.environment(), self.data / f"{words[0]}.log")
+            child = Child(["gatekeeper", *words], self.environment(), self.data / f"{words[0]}.log")
             child.start()
             self._children.append(child)
 
@@ -164,7 +119,7 @@ class Stack:
         deadline = time.monotonic() + READY_WITHIN
         door = self._children[-1]
         while not self.is_ready():
-            if door.process and door.process.poll() is not None:
+            if door.died:
                 raise StackError(f"the front door did not start: {door.tail()}")
             if time.monotonic() > deadline:
                 raise StackError(f"the front door was not ready within {READY_WITHIN:.0f} s; see {door.log}")
@@ -209,16 +164,12 @@ class Stack:
                 self.say(f"{name} ended with {engine.process.returncode}: starting it again")
                 self._engines[name] = start(self.data / name, port=engine.port)
         for child in self._children:
-            if child.process is not None and child.process.poll() is not None:
-                self.say(f"{child.words[0]} ended with {child.process.returncode}: starting it again")
-                child.process, child.start_at = None, time.monotonic() + BACKOFF
-            if child.process is None and time.monotonic() >= child.start_at:
-                child.start()
+            child.keep_alive(self.say)
 
     def stop(self) -> None:
         """Stop everything in order: front door, worker, engines. What is stopped already is left alone."""
         for child in reversed(self._children):
-            child.stop()
+            stop_all([child])
         for engine in self._engines.values():
             engine.stop()
         self._children.clear()
