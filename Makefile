@@ -11,7 +11,6 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
-BENCH_STAMP := .venv/.ready-bench
 
 # An activated environment, a user's PYTHONPATH or pip's user mode must not leak into .venv.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
@@ -40,7 +39,7 @@ check: $(STAMP) ## Lint, format check, types, import floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: $(BENCH_STAMP) ## Run the benchmarks
+bench: $(STAMP) ## Measure the gate beside a bare echo (ARGS='--rounds 5')
 	@$(BIN)/python -m bench $(ARGS)
 
 lock: $(STAMP) ## Resolve requirements/*.lock again (ARGS=--upgrade takes newer versions)
@@ -95,8 +94,3 @@ $(STAMP): pyproject.toml requirements/dev.lock requirements/build.lock | .venv/b
 	@$(call install,--no-deps --no-build-isolation -e .)
 	@touch $@
 	@echo "ready: .venv"
-
-$(BENCH_STAMP): requirements/bench.lock $(STAMP)
-	@echo "installing requirements/bench.lock into .venv"
-	@$(call install,--no-compile --require-hashes -r requirements/bench.lock)
-	@touch $@

@@ -1,10 +1,7 @@
 """The demo's story: the crowd at the naive shop, the same crowd at the gate, then both sets of books."""
 
 import asyncio
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +18,7 @@ from gatekeeper.ledger import Connection
 from gatekeeper.merchant import sales, stock
 from gatekeeper.merchant.sales import Terms
 from gatekeeper.merchant.stock import Wanted
-from gatekeeper.process import die_with_parent
+from gatekeeper.process import Child, stop_all
 from gatekeeper.settings import Settings
 from gatekeeper.stack import Stack
 from workers.connections import Connections
@@ -87,34 +84,34 @@ class Outcome:
 async def at_the_naive_shop(stack: Stack, buyers: int, units: int, progress: Progress) -> Naive:
     """Let the crowd buy by check-then-decrement; returns what it sold."""
     url = stack.redis_url.rpartition("/")[0] + "/1"  # a database of its own
-    with redis.Redis.from_url(url) as client, _naive_shop(url) as shop:
+    with redis.Redis.from_url(url) as client, process_on("gatekeeper.demo.naive", url) as port:
         client.set(STOCK, units)
-        tally = await rush(shop, buyers, progress)
+        tally = await rush(Shop(f"http://127.0.0.1:{port}/buy"), buyers, progress)
     return Naive(tally.created, max(0, tally.created - units), tally.sold_again)
 
 
 @contextmanager
-def _naive_shop(redis_url: str) -> Iterator[Shop]:
+def process_on(module: str, *words: str) -> Iterator[int]:
+    """Run `python -m module PORT words…` on a free port, which is lent while it runs."""
     port = free_port()
-    command = [sys.executable, "-m", "gatekeeper.demo.naive", str(port), redis_url]
-    process = subprocess.Popen(command, preexec_fn=die_with_parent(signal.SIGTERM), start_new_session=True)
+    child = Child([module, str(port), *words])
+    child.start()
     try:
-        _wait_for(port, process)
-        yield Shop(f"http://127.0.0.1:{port}/buy")
+        _wait_for(port, child)
+        yield port
     finally:
-        process.terminate()
-        process.wait()
+        stop_all([child])
 
 
-def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+def _wait_for(port: int, child: Child) -> None:
     deadline = time.monotonic() + 20
-    while process.poll() is None and time.monotonic() < deadline:
+    while not child.died and time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port), 0.2).close()
             return
         except OSError:
             time.sleep(0.05)
-    raise GatekeeperError("the naive shop did not start")
+    raise GatekeeperError(f"{' '.join(child.words)} did not start")
 
 
 async def at_the_gate(stack: Stack, buyers: int, units: int, progress: Progress) -> tuple[AtTheGate, int]:
