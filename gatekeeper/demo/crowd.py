@@ -40,6 +40,19 @@ class Tally:
     sold_again: int = 0
     """Retries that were sold one more unit."""
 
+    def count(self, started: float, status: int, key: str, content: bytes, replayed: bool) -> None:
+        """Count one answer to a request of this idempotency key."""
+        now = time.monotonic()
+        self.latencies.append(now - started)
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        if status == 201:
+            self.last_sale = now
+            self.sold_again += key in self.paid_keys
+            self.paid_keys.add(key)
+        if status in (200, 201) and content:
+            self.reservations.add(json.loads(content)["id"])
+        self.replays += replayed
+
     @property
     def requests(self) -> int:
         """Requests answered."""
@@ -83,56 +96,53 @@ def _later_clicks(buyer: int) -> list[str]:
 async def rush(shop: Shop, buyers: int, progress: Callable[[int], None]) -> Tally:
     """Send all buyers at once and wait for every answer; `progress` hears how many requests were answered."""
     allow_connections(CONNECTIONS + 100)
-    tally = Tally()
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=PATIENCE, sock_read=PATIENCE)
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        tally.started = time.monotonic()
-        await asyncio.gather(*(_buyer(session, shop, i, tally, progress) for i in range(buyers)))
-        tally.ended = time.monotonic()
-    return tally
+        crowd = _Crowd(session, shop, progress)
+        crowd.tally.started = time.monotonic()
+        await asyncio.gather(*(crowd.buyer(number) for number in range(buyers)))
+        crowd.tally.ended = time.monotonic()
+    return crowd.tally
 
 
-async def _buyer(
-    session: aiohttp.ClientSession, shop: Shop, buyer: int, tally: Tally, progress: Callable[[int], None]
-) -> None:
-    for clicks in (_first_clicks(buyer), _later_clicks(buyer)):
-        await asyncio.gather(*(_buy(session, shop, buyer, key, tally, progress) for key in clicks))
+class _Crowd:
+    """All buyers over one pool of connections. A request is timed once it has a connection."""
 
+    def __init__(self, session: aiohttp.ClientSession, shop: Shop, progress: Callable[[int], None]) -> None:
+        self.tally = Tally()
+        self._session, self._shop, self._progress = session, shop, progress
+        self._free = asyncio.Semaphore(CONNECTIONS)
 
-async def _buy(
-    session: aiohttp.ClientSession, shop: Shop, buyer: int, key: str, tally: Tally, progress: Callable[[int], None]
-) -> None:
-    """Click once; what stays undecided is asked again with the same key."""
-    body = json.dumps({"buyer": f"buyer-{buyer}", "items": [{"sku": "JACKET", "quantity": 1}]}).encode()
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {shop.key}", "Idempotency-Key": key}
-    for _ in range(TRIES):
-        try:
-            status = await _send(session, shop.url, body, headers, tally)
-        except (aiohttp.ClientError, TimeoutError):
-            status = 0
-        if status and status < 500:
-            break
-        await asyncio.sleep(0.2)
-    progress(tally.requests)
+    async def buyer(self, number: int) -> None:
+        """Click, wait for the answers, perhaps click again."""
+        for keys in (_first_clicks(number), _later_clicks(number)):
+            await asyncio.gather(*(self._buy(f"buyer-{number}", key) for key in keys))
 
+    async def _buy(self, buyer: str, key: str) -> None:
+        """Click once; what stays undecided is asked again with the same key."""
+        body = json.dumps({"buyer": buyer, "items": [{"sku": "JACKET", "quantity": 1}]}).encode()
+        for _ in range(TRIES):
+            try:
+                status = await self._send(body, key)
+            except (aiohttp.ClientError, TimeoutError):
+                status = 503
+            if status < 500:
+                break
+            await asyncio.sleep(0.2)
+        self._progress(self.tally.requests)
 
-async def _send(session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str], tally: Tally) -> int:
-    started = time.monotonic()
-    async with session.post(url, data=body, headers=headers) as response:
-        content = await response.read()
-    now = time.monotonic()
-    tally.latencies.append(now - started)
-    tally.statuses[response.status] = tally.statuses.get(response.status, 0) + 1
-    if response.status == 201:
-        key = headers["Idempotency-Key"]
-        tally.last_sale = now
-        tally.sold_again += key in tally.paid_keys
-        tally.paid_keys.add(key)
-    if response.status in (200, 201) and content:
-        tally.reservations.add(json.loads(content)["id"])
-    tally.replays += response.headers.get("Idempotent-Replayed") == "true"
-    return response.status
+    async def _send(self, body: bytes, key: str) -> int:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._shop.key}"}
+        async with self._free:
+            started = time.monotonic()
+            async with self._session.post(
+                self._shop.url, data=body, headers={**headers, "Idempotency-Key": key}
+            ) as response:
+                content = await response.read()
+            replayed = response.headers.get("Idempotent-Replayed") == "true"
+            self.tally.count(started, response.status, key, content, replayed)
+        return response.status
 
 
 def allow_connections(count: int) -> None:
