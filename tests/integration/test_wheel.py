@@ -6,6 +6,11 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import lua
+from gatekeeper.ledger.migrate import shipped
+print(lua.__file__, len(lua.SCRIPTS), len(shipped()))
+"""
 
 
 def test_the_wheel_contains_every_script_and_migration_and_loads_them(tmp_path: Path) -> None:
@@ -27,7 +32,6 @@ def test_the_wheel_contains_every_script_and_migration_and_loads_them(tmp_path: 
         packed.extractall(tmp_path / "installed")
     expected = [*(ROOT / "lua").glob("*.lua"), *(ROOT / "gatekeeper/ledger/migrations").glob("*.sql")]
     assert {str(path.relative_to(ROOT)) for path in expected} <= names
-    code = "import lua; from gatekeeper.ledger.migrate import shipped as s; print(lua.__file__, len(lua.SCRIPTS), len(s()))"
-    run = [sys.executable, "-c", code]
+    run = [sys.executable, "-c", CODE]
     found = subprocess.run(run, cwd=tmp_path / "installed", capture_output=True, text=True, check=True).stdout.split()
     assert found[0].startswith(str(tmp_path)) and found[1:] == ["6", "1"]
