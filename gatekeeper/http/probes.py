@@ -1,11 +1,9 @@
 """What machines and people ask of a front door itself: is it alive, is it ready, its metrics, its contract."""
 
-import os
 from collections.abc import Awaitable, Callable
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive, Scope, Send
 
 from gatekeeper.http.answers import JSON, Answer, basics, json_answer
@@ -15,6 +13,7 @@ from gatekeeper.http.openapi import SPEC
 from gatekeeper.http.problems import problem
 from gatekeeper.http.purchase import send_answer
 from gatekeeper.http.visit import Visit
+from gatekeeper.metrics import registry
 
 _NO_STORE = (b"cache-control", b"no-store")
 _SPEC = orjson.dumps(SPEC, option=orjson.OPT_INDENT_2)
@@ -49,11 +48,7 @@ async def readyz(door: Door, visit: Visit) -> Answer:
 
 async def metrics(_: Door, visit: Visit) -> Answer:
     """Prometheus' text format; of all worker processes where there are several."""
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    body = generate_latest(registry)
+    body = generate_latest(registry())
     return Answer(200, [*basics(CONTENT_TYPE_LATEST.encode(), body, visit.request_id), _NO_STORE], body)
 
 

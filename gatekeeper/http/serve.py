@@ -2,13 +2,9 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
@@ -19,13 +15,13 @@ from gatekeeper.errors import GatekeeperError, GateUnavailable, SettingsError
 from gatekeeper.gate import connect
 from gatekeeper.http.app import create_app
 from gatekeeper.http.auth import Keyring
+from gatekeeper.metrics import shared_folder
 from gatekeeper.selfcheck import check_redis
 from gatekeeper.settings import Settings
 
 BACKLOG = 2048
 GRACE_SECONDS = 10
 """How long connections may take to end after SIGTERM."""
-_MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class ServeError(GatekeeperError):
@@ -114,25 +110,10 @@ def _run_one(settings: Settings, listener: socket.socket) -> int:
 
 
 def _run_many(settings: Settings, workers: int, listener: socket.socket) -> int:
-    with _metrics_folder() as folder:
+    with shared_folder() as folder:
         supervisor = _Workers(_config(settings, workers), [listener], folder)
         supervisor.run()
     return 1 if supervisor.failed else 0
-
-
-@contextmanager
-def _metrics_folder() -> Iterator[str]:
-    """A folder where the workers' metrics meet, unless the environment names one."""
-    if given := os.environ.get(_MULTIPROC_DIR):
-        yield given
-        return
-    folder = tempfile.mkdtemp(prefix="gatekeeper-metrics-")
-    os.environ[_MULTIPROC_DIR] = folder
-    try:
-        yield folder
-    finally:
-        del os.environ[_MULTIPROC_DIR]
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Workers(Multiprocess):
