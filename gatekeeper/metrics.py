@@ -3,9 +3,17 @@
 Children are looked up once and kept (`labels()` costs more than the increment itself).
 """
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_SHARED = "PROMETHEUS_MULTIPROC_DIR"
 
 FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Buckets in seconds for what should take milliseconds."""
@@ -70,3 +78,27 @@ def script_seconds(script: str) -> Histogram:
 def script_errors(script: str, error: str) -> Counter:
     """Counter of a script's calls that gave no decision, by exception class."""
     return _script_errors.labels(script, error)
+
+
+@contextmanager
+def shared_folder() -> Iterator[str]:
+    """A folder where the metrics of the processes started meanwhile meet, unless the environment names one."""
+    if given := os.environ.get(_SHARED):
+        yield given
+        return
+    folder = tempfile.mkdtemp(prefix="gatekeeper-metrics-")
+    os.environ[_SHARED] = folder
+    try:
+        yield folder
+    finally:
+        del os.environ[_SHARED]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def registry() -> CollectorRegistry:
+    """This process's metrics, or those of all processes that share a folder."""
+    if _SHARED not in os.environ:
+        return REGISTRY
+    together = CollectorRegistry()
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    return together

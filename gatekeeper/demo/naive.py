@@ -17,7 +17,7 @@ STOCK = "naive:stock"
 
 def create_app(redis_url: str) -> Starlette:
     """Return the naive shop over a Redis where STOCK is the number of units left."""
-    client = aioredis.Redis.from_pool(aioredis.BlockingConnectionPool.from_url(redis_url, max_connections=64))
+    client = aioredis.Redis.from_pool(aioredis.BlockingConnectionPool.from_url(redis_url, max_connections=256))
 
     async def buy(request: Request) -> Response:
         await request.body()

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
 
 import pytest
 
-from gatekeeper.embedded import start_postgres, start_valkey
+from gatekeeper.embedded import free_port, start_postgres, start_valkey
 from gatekeeper.errors import GateError
 from gatekeeper.gate import Gate, connect
 from gatekeeper.ledger import connect as connect_ledger
@@ -24,7 +25,6 @@ from gatekeeper.model import Purchase
 from gatekeeper.outcomes import Outcome
 
 SALE = "boots"
-SUPERVISE = "from gatekeeper.settings import Settings; from workers.supervisor import run; run(Settings.load())"
 
 
 class Stack:
@@ -37,9 +37,11 @@ class Stack:
         migrate(self.postgres.url)
         self.workers = [self.worker()]
 
-    def worker(self) -> "subprocess.Popen[bytes]":
+    def worker(self, metrics_port: int = 0) -> "subprocess.Popen[bytes]":
         urls = {"GATEKEEPER_REDIS_URL": self.valkey.url, "GATEKEEPER_DATABASE_URL": self.postgres.url}
-        return subprocess.Popen([sys.executable, "-c", SUPERVISE], env=os.environ | urls)
+        return subprocess.Popen(
+            [sys.executable, "-m", "gatekeeper", "worker", "--metrics-port", str(metrics_port)], env=os.environ | urls
+        )
 
     def gate(self) -> Gate:
         return Gate(connect(self.valkey.url, timeout=1))
@@ -173,6 +175,25 @@ def test_postgres_killed_and_restarted_gets_what_was_sold_meanwhile(stack: Stack
         await buy(gate, 100, 50)
         stack.restart_postgres()
         await eventually(lambda: stack.ledger_rows() == 150, within=10)
+        await gate.redis.aclose()
+
+    asyncio.run(story())
+
+
+def test_the_metrics_of_a_workers_processes_are_one(stack: Stack) -> None:
+    async def story() -> None:
+        gate = stack.gate()
+        port = free_port()
+        stack.workers.append(stack.worker(port))
+        await open_sale(stack, gate)
+        await buy(gate, 0, 30)
+        await gate.ring([SALE])
+        await eventually(lambda: stack.ledger_rows() == 30, within=5)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        assert "gatekeeper_ledger_events_total" in text
+        assert "gatekeeper_ticker_last_tick_timestamp_seconds" in text
+        assert "gatekeeper_fenced_sales 0.0" in text
         await gate.redis.aclose()
 
     asyncio.run(story())
