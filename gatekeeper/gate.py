@@ -247,9 +247,17 @@ class Gate:
         for script in SCRIPTS.values():
             await self._send(self.redis.script_load(script.text))
 
-    async def enter_catalogue(self, *sales: str) -> None:
-        """Record that these sales exist, and that the catalogue does."""
+    async def catalogue_published(self) -> bool:
+        """Whether the catalogue names every sale: only then a sale that it lacks does not exist."""
+        return bool(await self._send(self.redis.sismember(keys.CATALOGUE, keys.CATALOGUE_MARK)))
+
+    async def publish_catalogue(self, sales: Iterable[str]) -> None:
+        """Record that these are all the sales there are. Only the controller, who asks the ledger, may."""
         await self._send(self.redis.sadd(keys.CATALOGUE, keys.CATALOGUE_MARK, *sales))
+
+    async def enter_catalogue(self, sale: str) -> None:
+        """Record one more sale; says nothing of the others."""
+        await self._send(self.redis.sadd(keys.CATALOGUE, sale))
 
     async def leave_catalogue(self, sale: str) -> None:
         """Forget a deleted sale."""

@@ -50,7 +50,7 @@ class Controller:
         if not await self._gate.scripts_loaded():
             await self._load()
         replication = await self._gate.replication()
-        if replication != self._seen:
+        if replication != self._seen or not await self._gate.catalogue_published():
             await self._look_at_all()
             self._seen = replication
         await self._find(await self._gate.newly_fenced(100))
@@ -68,10 +68,10 @@ class Controller:
         await self._gate.load_scripts()
 
     async def _look_at_all(self) -> None:
-        """After a start of this controller, or of Redis: publish the catalogue and look at every sale."""
+        """After a start of this controller or of Redis, or after a FLUSHALL: publish the catalogue, look at all."""
         with self._connections.ledger() as ledger:
             names = sales.live(ledger)
-        await self._gate.enter_catalogue(*names)
+        await self._gate.publish_catalogue(names)
         for start in range(0, len(names), SALES_PER_STEP):
             await self._find(names[start : start + SALES_PER_STEP])
 

@@ -15,7 +15,7 @@ from shutil import rmtree
 import pytest
 
 from gatekeeper.embedded import free_port, start_postgres, start_valkey
-from gatekeeper.errors import GateError
+from gatekeeper.errors import GateError, SaleFenced, UnknownSale
 from gatekeeper.gate import Gate, connect
 from gatekeeper.ledger import connect as connect_ledger
 from gatekeeper.ledger import migrate
@@ -156,6 +156,26 @@ def test_scripts_flushed_are_loaded_again_without_a_new_epoch(stack: Stack) -> N
         assert await buy_as_soon_as_answered(gate, 0, 10, within=5) < 5
         last = await gate.last_position(SALE)
         assert last and last.epoch == 1
+        await gate.redis.aclose()
+
+    asyncio.run(story())
+
+
+def test_after_a_flushall_every_sale_is_refused_and_none_is_said_not_to_exist(stack: Stack) -> None:
+    async def story() -> None:
+        gate = stack.gate()
+        await open_sale(stack, gate)
+        await buy(gate, 0, 10)
+        await gate.redis.flushall()
+        with connect_ledger(stack.postgres.url) as ledger:
+            await sales.create(gate, ledger, "gloves", sales.Terms(), backlog_limit=10, actor="test")
+        for _ in range(20):
+            with pytest.raises(SaleFenced):
+                await buy(gate, 10, 1)
+            await asyncio.sleep(0.05)
+        assert await gate.catalogue_published()
+        with pytest.raises(UnknownSale):
+            await gate.availability("hats")
         await gate.redis.aclose()
 
     asyncio.run(story())

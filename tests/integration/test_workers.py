@@ -2,13 +2,13 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-import psycopg
 import pytest
 
 from gatekeeper import keys
@@ -163,24 +163,49 @@ def test_two_drains_at_once_apply_each_event_once(world) -> None:
     world(story)
 
 
-@contextmanager
-def stopped_holder(database_url: str) -> Iterator[None]:
-    """Another worker that took the cursor's lock and was then stopped, as by SIGSTOP."""
-    with psycopg.connect(database_url, options="-c idle_in_transaction_session_timeout=1s") as holder:
-        cursors.lock(holder, SALE)
-        yield
-        holder.close()
+STOPPED = """
+import os, signal, sys
+from gatekeeper.ledger import connect, cursors
+ledger = connect(sys.argv[1])
+with ledger.transaction():
+    cursors.lock(ledger, "jackets")
+    print("locked", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    cursors.move(ledger, "jackets", cursors.read(ledger, "jackets").next)
+"""
 
 
-def test_a_stopped_worker_that_holds_the_cursor_blocks_only_until_postgres_ends_its_transaction(world) -> None:
+def test_a_stopped_worker_blocks_the_drain_for_six_seconds_at_most_and_its_late_write_has_no_effect(world) -> None:
     async def story(w: World) -> None:
         await w.open()
         await w.buy(0, 10)
-        with stopped_holder(w.database_url):
+        command = [sys.executable, "-c", STOPPED, w.database_url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as stopped:
+            assert stopped.stdout and stopped.stdout.readline() == b"locked\n"
+            started = time.monotonic()
             assert (await w.drain()).stop is Stop.BUSY
-            await asyncio.sleep(1.3)
-            assert (await w.drain()).stop is Stop.EMPTY
+            while (await w.drain()).stop is Stop.BUSY:
+                await asyncio.sleep(0.05)
+            assert time.monotonic() - started <= 6
+            position = cursors.read(w.ledger, SALE)
+            stopped.send_signal(signal.SIGCONT)
+            assert stopped.wait(10) != 0  # Postgres had ended its connection
+        assert cursors.read(w.ledger, SALE) == position
         await w.assert_exactly_once(10)
+
+    world(story)
+
+
+def test_no_event_can_make_the_ledger_oversell(world) -> None:
+    async def story(w: World) -> None:
+        await w.open()
+        await w.buy(0, 99)
+        await w.gate.redis.xadd(keys.outbox(SALE), {"event": f"admit\n1\n{'b' * 32}\n2\nbob\nk\n\nA 2\n"}, id="1-*")
+        await w.buy(99, 1)
+        await w.drain()
+        assert "never_oversold" in w.one("SELECT reason FROM quarantine")[0]
+        assert w.inventory() == (100, 100, 100, 0)
+        assert w.one("SELECT count(*) FROM reservations") == (100,)
 
     world(story)
 

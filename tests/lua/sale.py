@@ -21,7 +21,7 @@ class Sale:
         self.plain = redis.Redis.from_url(url, decode_responses=True)
         self.gate = Gate(connect(url, timeout=5))
         self.run(self.gate.load_scripts())
-        self.run(self.gate.enter_catalogue(SALE))
+        self.run(self.gate.publish_catalogue([SALE]))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(coroutine)

@@ -73,7 +73,7 @@ def told(story: Callable[[App], Awaitable[None]]) -> None:
     async def main() -> None:
         app = App()
         await app.gate.load_scripts()
-        await app.gate.enter_catalogue(SALE)
+        await app.gate.publish_catalogue([SALE])
         terms = {"opens_at": 0, "closes_at": 0, "per_buyer": 0, "hold_ms": 60_000, "backlog_limit": 100}
         await app.gate.control(SALE, "create", actor="test", **terms)
         await app.gate.grant(SALE, 1, [("A", 3, True)], actor="test")
