@@ -5,11 +5,11 @@ One script call then decides, and one fsync makes durable, many purchases (docs/
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from gatekeeper import metrics
-from gatekeeper.errors import Overloaded
+from gatekeeper.errors import GateUnavailable, Overloaded
 from gatekeeper.model import Decision, Purchase
 from gatekeeper.outcomes import Outcome
 
@@ -25,16 +25,19 @@ class Admits(Protocol):
     async def admit(self, sale: str, purchases: Sequence[Purchase]) -> list[Decision]: ...
 
 
+Waiting = tuple[Purchase, "asyncio.Future[Decision]"]
+
+
 class Lane:
     """One sale's waiting purchases and calls in flight."""
 
     __slots__ = ("in_flight", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Purchase, asyncio.Future[Decision]]] = deque()
+        self.waiting: deque[Waiting] = deque()
         self.in_flight = 0
 
-    def take(self) -> list[tuple[Purchase, "asyncio.Future[Decision]"]]:
+    def take(self) -> list[Waiting]:
         """Take the next batch, in order of arrival: at least one purchase, at most MAX_ITEMS items."""
         batch = [self.waiting.popleft()]
         room = MAX_ITEMS - len(batch[0][0].items)
@@ -81,26 +84,40 @@ class Batcher:
             self._queued -= len(batch)
             metrics.BATCH_SIZE.observe(len(batch))
             metrics.QUEUED.set(self._queued)
-            await self._decide(sale, batch)
+            if lost := await self._decide(sale, batch):
+                self._give_up(lane, lost)
         lane.in_flight -= 1
         if not lane.in_flight:
             del self._lanes[sale]
 
-    async def _decide(self, sale: str, batch: list[tuple[Purchase, "asyncio.Future[Decision]"]]) -> None:
+    async def _decide(self, sale: str, batch: list[Waiting]) -> GateUnavailable | None:
+        """Answer one batch; returns the error when Redis gave no answer."""
         try:
             decisions = await self._gate.admit(sale, [purchase for purchase, _ in batch])
         except Exception as error:  # whatever it was, every caller must hear of it
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
+            _fail(batch, error)
+            return error if isinstance(error, GateUnavailable) else None
         if any(decision.outcome is Outcome.ADMITTED for decision in decisions):
             self.touched.add(sale)
         for (_, future), decision in zip(batch, decisions, strict=True):
             if not future.done():
                 future.set_result(decision)
+        return None
+
+    def _give_up(self, lane: Lane, error: GateUnavailable) -> None:
+        """Refuse whoever waits: behind a Redis that hangs, each would wait for one more timeout than the one before."""
+        self._queued -= len(lane.waiting)
+        metrics.QUEUED.set(self._queued)
+        _fail(lane.waiting, error)
+        lane.waiting.clear()
 
     async def drain(self) -> None:
         """Wait until every call in flight has answered."""
         while self._calls:
             await asyncio.wait(self._calls)
+
+
+def _fail(waiting: Iterable[Waiting], error: Exception) -> None:
+    for _, future in waiting:
+        if not future.done():
+            future.set_exception(error)

@@ -7,7 +7,6 @@ Expected refusals are values: the reply's Outcome.
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -17,8 +16,9 @@ from redis.backoff import NoBackoff
 
 from gatekeeper import keys, metrics
 from gatekeeper.errors import GateError, GateUnavailable, SaleFenced, UnknownSale
-from gatekeeper.model import Counters, Decision, Position, Purchase, Reservation, SaleView, Shortage
+from gatekeeper.model import Counters, Decision, Position, Purchase, Reservation, SaleView
 from gatekeeper.outcomes import OUTCOMES, Outcome
+from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, decision
 from lua import SCRIPTS
 
 _NO_ANSWER = (
@@ -49,62 +49,6 @@ def connect(url: str, *, timeout: float | None, connections: int = 8) -> aioredi
     return aioredis.Redis.from_pool(pool)
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """Answer of `control`: the sale's state now, and whether this call changed anything."""
-
-    outcome: Outcome
-    state: str = ""
-    changed: bool = False
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """Answer of `grant`: the last number applied; `not_available` names what each SKU lacks."""
-
-    outcome: Outcome
-    last: int = 0
-    lacking: tuple["Lacking", ...] = ()
-    sku: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Lacking:
-    """Why units of a SKU cannot be taken back: `lacking` more than are available."""
-
-    sku: str
-    lacking: int
-    available: int
-    held: int
-    sold: int
-
-
-@dataclass(frozen=True, slots=True)
-class Replication:
-    """Who a Redis is: `id` changes when it restarts or takes over, `former` is the one that it took over from."""
-
-    id: str
-    former: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What a sale was proven on, and why it is fenced ("" = it is not)."""
-
-    version: str
-    replid: str
-    fence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A script's answer other than `ok`, and what came with it."""
-
-    outcome: Outcome
-    details: list[Any]
-
-
 Reply = list[Any] | Refusal
 Noun = Callable[[str], str]
 Arg = str | int
@@ -126,7 +70,7 @@ class Gate:
         args = [arg for purchase in purchases for arg in (purchase.id, purchase.particulars)]
         names = (keys.sale, keys.stock, keys.reservations, keys.buyers, keys.due, keys.outbox)
         now, expires, *decisions = _accepted(await self._call("admit", sale, names, args))
-        return [_decision(p, now, expires, d) for p, d in zip(purchases, decisions, strict=True)]
+        return [decision(p, now, expires, d) for p, d in zip(purchases, decisions, strict=True)]
 
     async def reservation(self, sale: str, id: str) -> Reservation | None:
         """Read one reservation; None when there is none of that id."""
@@ -339,25 +283,3 @@ def _accepted(reply: Reply) -> list[Any]:
 
 def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
     return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _decision(purchase: Purchase, now: int, expires: int, reply: list[Any]) -> Decision:
-    """Translate one decision of `admit`: a word, then what belongs to it."""
-    outcome, details = OUTCOMES[reply[0]], reply[1:]
-    match outcome:
-        case Outcome.ADMITTED:
-            record = f"held\n0\n\n{now}\n{expires}\n{purchase.particulars}"
-            return Decision(outcome, Reservation.from_record(purchase.sale, purchase.id, record))
-        case Outcome.REPLAYED:
-            return Decision(outcome, Reservation.from_record(purchase.sale, purchase.id, details[0].decode()))
-        case Outcome.SOLD_OUT:
-            rows = (details[i : i + 4] for i in range(0, len(details), 4))
-            return Decision(outcome, shortages=tuple(Shortage(sku.decode(), *counts) for sku, *counts in rows))
-        case Outcome.UNKNOWN_SKU | Outcome.SKU_PAUSED:
-            return Decision(outcome, skus=tuple(sku.decode() for sku in details))
-        case Outcome.SALE_NOT_OPEN:
-            return Decision(outcome, opens_at_ms=details[0])
-        case Outcome.BUYER_LIMIT:
-            return Decision(outcome, limit=details[0])
-        case _:
-            return Decision(outcome)

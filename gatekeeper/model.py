@@ -27,8 +27,10 @@ def reservation_id(sale: str, buyer: str, key: str) -> str:
     The first 128 bits of SHA-256 over the parts, each prefixed with its length in bytes (4 bytes, big-endian), so
     that no two triples share an encoding.
     """
-    parts = (part.encode() for part in (sale, buyer, key))
-    return sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()[:32]
+    s, b, k = sale.encode(), buyer.encode(), key.encode()
+    # Written out: a loop over three parts takes twice as long, once per purchase.
+    parts = len(s).to_bytes(4, "big"), s, len(b).to_bytes(4, "big"), b, len(k).to_bytes(4, "big"), k
+    return sha256(b"".join(parts)).hexdigest()[:32]
 
 
 def summed(items: Iterable[tuple[str, int]]) -> Items:
@@ -88,6 +90,13 @@ class Reservation:
     idempotency_key: str
     reference: str
     items: Items
+
+    @classmethod
+    def admitted(cls, purchase: Purchase, now_ms: int, expires_ms: int) -> "Reservation":
+        """The reservation that an admitted purchase became: what `from_record` would read, not parsed again."""
+        buyer, key, reference, _ = purchase.particulars.split("\n", 3)
+        ids = purchase.sale, purchase.id
+        return cls(*ids, "held", False, "", now_ms, expires_ms, buyer, key, reference, purchase.items)
 
     @classmethod
     def from_record(cls, sale: str, id: str, record: str) -> "Reservation":

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from gatekeeper import metrics
 from gatekeeper.errors import GateUnavailable
-from gatekeeper.gate import Gate, Mark, Replication
+from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection, cursors, quarantine, sales, stock
 from gatekeeper.model import Counters, Position
 from gatekeeper.outcomes import Outcome
+from gatekeeper.replies import Mark, Replication
 from gatekeeper.selfcheck import check_redis
 from lua import VERSION
 from workers.connections import Connections

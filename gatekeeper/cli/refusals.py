@@ -1,8 +1,8 @@
 """What a refusal means, as a sentence that says what to do."""
 
 from gatekeeper.cli import fail
-from gatekeeper.gate import Changed
 from gatekeeper.outcomes import Outcome
+from gatekeeper.replies import Changed
 
 SENTENCES = {
     Outcome.SALE_NOT_OPEN: "sale {sale} is a draft: open it first",

@@ -6,8 +6,9 @@ import click
 
 from gatekeeper.cli.context import actor, emit, json_option, out, run, sale_argument
 from gatekeeper.cli.refusals import accepted
-from gatekeeper.gate import Changed, Gate
+from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection
+from gatekeeper.replies import Changed
 from gatekeeper.settings import Settings
 
 

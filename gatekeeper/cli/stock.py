@@ -12,7 +12,7 @@ from rich.table import Table
 from gatekeeper.cli import fail
 from gatekeeper.cli.context import actor, emit, err, json_option, out, run, sale_argument
 from gatekeeper.errors import InvalidInput, UnknownSale
-from gatekeeper.gate import Gate, Lacking
+from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection
 from gatekeeper.ledger import sales as ledger_sales
 from gatekeeper.ledger import stock as ledger_stock
@@ -21,6 +21,7 @@ from gatekeeper.merchant import stock as merchant
 from gatekeeper.merchant.stock import Change, Stated, Wanted
 from gatekeeper.merchant.stockfile import BadFile, parse
 from gatekeeper.model import MAX_INT
+from gatekeeper.replies import Lacking
 from gatekeeper.settings import Settings
 
 ROWS = 20

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gatekeeper.errors import GatekeeperError, InvalidInput
-from gatekeeper.gate import Changed, Gate
+from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection, cursors, sales
 from gatekeeper.model import Position
 from gatekeeper.outcomes import Outcome
+from gatekeeper.replies import Changed
 
 
 class NameTaken(GatekeeperError):

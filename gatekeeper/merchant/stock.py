@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gatekeeper.errors import GatekeeperError
-from gatekeeper.gate import Gate, Lacking
+from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection, stock
 from gatekeeper.ledger.stock import Line, StockRow
 from gatekeeper.outcomes import Outcome
+from gatekeeper.replies import Lacking
 
 LINES_PER_GRANT = 1000
 """SKUs in one script call: ≈ 3 ms of Redis's time."""

@@ -4,8 +4,8 @@ import pytest
 
 from gatekeeper import keys
 from gatekeeper.errors import SaleFenced
-from gatekeeper.gate import Changed
 from gatekeeper.outcomes import Outcome as O
+from gatekeeper.replies import Changed
 from tests.lua.sale import SALE, Sale
 
 STATES = ("draft", "open", "paused", "closed")

@@ -3,9 +3,9 @@
 import pytest
 
 from gatekeeper import keys
-from gatekeeper.gate import Granted, Lacking
 from gatekeeper.model import MAX_INT
 from gatekeeper.outcomes import Outcome as O
+from gatekeeper.replies import Granted, Lacking
 from tests.lua.sale import SALE, Sale
 
 

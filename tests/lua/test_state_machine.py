@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 )
 
 from gatekeeper import events
-from gatekeeper.gate import Granted
 from gatekeeper.model import Counters, Position
 from gatekeeper.outcomes import Outcome as O
+from gatekeeper.replies import Granted
 from tests.lua.sale import SALE, Sale, purchase
 
 EXAMPLES = int(os.environ.get("GATEKEEPER_EXAMPLES", "60"))

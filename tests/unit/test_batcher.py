@@ -103,6 +103,21 @@ def test_a_failed_call_answers_each_of_its_callers_and_the_next_one_works() -> N
     told(story)
 
 
+def test_who_waits_behind_a_redis_that_hangs_is_answered_with_the_first_call_that_is_lost() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=100)
+        gate.error = GateUnavailable("no answer")
+        tasks = await sent(batcher, purchases(MAX_IN_FLIGHT + 20))
+        gate.open.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [GateUnavailable] * len(tasks)
+        assert len(gate.calls) == MAX_IN_FLIGHT and sum(map(len, gate.calls)) < len(tasks)
+        gate.error = None
+        assert (await batcher.admit(purchases(1)[0])).outcome is Outcome.ADMITTED
+
+    told(story)
+
+
 def test_a_caller_that_goes_away_harms_nobody() -> None:
     async def story(gate: SlowGate) -> None:
         batcher = Batcher(gate, max_queue=100)

@@ -49,6 +49,7 @@ def test_a_record_reads_back_and_no_cut_of_it_does() -> None:
     record = f"held\n0\n\n5\n65\n{purchase.particulars}"
     reservation = Reservation.from_record("jackets", purchase.id, record)
     assert (reservation.buyer, reservation.reference, reservation.items) == ("bob", "order 7", (("A", 2), ("B", 1)))
+    assert Reservation.admitted(purchase, 5, 65) == reservation
     for end in range(len(record)):
         with pytest.raises(ValueError):
             Reservation.from_record("jackets", purchase.id, record[:end])

@@ -1,0 +1,84 @@
+"""What the scripts answer, as values."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gatekeeper.model import Decision, Purchase, Reservation, Shortage
+from gatekeeper.outcomes import OUTCOMES, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Answer of `control`: the sale's state now, and whether this call changed anything."""
+
+    outcome: Outcome
+    state: str = ""
+    changed: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Answer of `grant`: the last number applied; `not_available` names what each SKU lacks."""
+
+    outcome: Outcome
+    last: int = 0
+    lacking: tuple["Lacking", ...] = ()
+    sku: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Why units of a SKU cannot be taken back: `lacking` more than are available."""
+
+    sku: str
+    lacking: int
+    available: int
+    held: int
+    sold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """Who a Redis is: `id` changes when it restarts or takes over, `former` is the one that it took over from."""
+
+    id: str
+    former: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a sale was proven on, and why it is fenced ("" = it is not)."""
+
+    version: str
+    replid: str
+    fence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A script's answer other than `ok`, and what came with it."""
+
+    outcome: Outcome
+    details: list[Any]
+
+
+def decision(purchase: Purchase, now: int, expires: int, reply: list[Any]) -> Decision:
+    """Translate one decision of `admit`: a word, then what belongs to it."""
+    outcome, details = OUTCOMES[reply[0]], reply[1:]
+    match outcome:
+        case Outcome.ADMITTED:
+            return Decision(outcome, Reservation.admitted(purchase, now, expires))
+        case Outcome.REPLAYED:
+            return Decision(outcome, Reservation.from_record(purchase.sale, purchase.id, details[0].decode()))
+        case Outcome.SOLD_OUT:
+            rows = (details[i : i + 4] for i in range(0, len(details), 4))
+            return Decision(outcome, shortages=tuple(Shortage(sku.decode(), *counts) for sku, *counts in rows))
+        case Outcome.UNKNOWN_SKU | Outcome.SKU_PAUSED:
+            return Decision(outcome, skus=tuple(sku.decode() for sku in details))
+        case Outcome.SALE_NOT_OPEN:
+            return Decision(outcome, opens_at_ms=details[0])
+        case Outcome.BUYER_LIMIT:
+            return Decision(outcome, limit=details[0])
+        case _:
+            return Decision(outcome)
