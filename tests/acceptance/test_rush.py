@@ -116,6 +116,33 @@ def test_redis_gone_is_503_within_a_second_and_service_again_within_five_after_i
     asyncio.run(story())
 
 
+def test_behind_a_redis_that_hangs_every_buyer_is_answered_within_a_second(stack: Stack) -> None:
+    async def story() -> None:
+        await opened(stack, 500)
+        key = stack.description()["shop_key"]
+        valkey = stack._engines["valkey"]
+
+        async def timed(session: aiohttp.ClientSession, buyer: int) -> tuple[int, float]:
+            started = time.monotonic()
+            return (await buy(session, stack.url, key, buyer))[0], time.monotonic() - started
+
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=100)) as session:
+            os.kill(valkey.process.pid, signal.SIGSTOP)
+            try:
+                answers = await asyncio.gather(*(timed(session, i) for i in range(100)))
+            finally:
+                os.kill(valkey.process.pid, signal.SIGCONT)
+            assert {status for status, _ in answers} == {503}
+            assert max(seconds for _, seconds in answers) < 1.5  # 0.7 s of patience, and a hundred new connections
+            # Nobody knew; asking again with the same key finds out, and nothing was done twice.
+            again = await asyncio.gather(*(buy(session, stack.url, key, i) for i in range(100)))
+        assert {status for status, _ in again} <= {200, 201}
+        report, rows, held = await compared(stack)
+        assert (rows, held, report.drift) == (100, 100, [])
+
+    asyncio.run(story())
+
+
 def test_metrics_of_all_processes_of_a_front_door_are_one(stack: Stack) -> None:
     async def story() -> None:
         await opened(stack, 50)
