@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -85,6 +86,11 @@ def run(story: Callable[[Gate, Connection, Settings], Coroutine[Any, Any, T]]) -
             await connections.close()
 
     return asyncio.run(main())
+
+
+def command() -> str:
+    """How this person calls us: `gatekeeper` when it is on PATH, else the way to it from here."""
+    return "gatekeeper" if shutil.which("gatekeeper") else os.path.relpath(sys.argv[0])
 
 
 def actor() -> str:

@@ -15,7 +15,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from gatekeeper.cli.context import emit, err, out
+from gatekeeper.cli.context import command, emit, err, out
 from gatekeeper.demo.crowd import CONNECTIONS, requests_of
 from gatekeeper.demo.story import Outcome, at_the_gate, at_the_naive_shop
 from gatekeeper.embedded import free_port
@@ -106,7 +106,7 @@ def _keep(stack: Stack) -> None:
     err.print(f"the stack runs at {known['url']} until Ctrl-C. In a second terminal:")
     for name in ("redis_url", "database_url"):
         err.print(f"  export GATEKEEPER_{name.upper()}={known[name]}", markup=False, soft_wrap=True)
-    err.print("  gatekeeper sale status demo", markup=False)
+    err.print(f"  {command()} sale status demo", markup=False)
     try:
         while True:
             time.sleep(0.5)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gatekeeper.cli.context import emit, err, out, running_stack, state_dir
+from gatekeeper.cli.context import command, emit, err, out, running_stack, state_dir
 from gatekeeper.stack import Stack, StackError, announce
 
 LOOK = 0.5
@@ -56,7 +56,7 @@ def _refuse_busy(port: int) -> None:
 
 
 def _welcome(stack: Stack) -> None:
-    known = stack.description()
+    known, us = stack.description(), command()
     for name, value in (("front door", known["url"]), ("API", f"{known['url']}/docs"), ("data", stack.data)):
         out.print(f"  {name:11} {value}", markup=False)
     for name in ("shop_key", "admin_key", "redis_url", "database_url"):
@@ -64,14 +64,14 @@ def _welcome(stack: Stack) -> None:
     out.print(
         f"""
 In a second terminal:
-  gatekeeper sale create demo
-  printf 'sku,quantity\\nJACKET,100\\n' | gatekeeper stock load demo -
-  gatekeeper sale open demo
+  {us} sale create demo
+  printf 'sku,quantity\\nJACKET,100\\n' | {us} stock load demo -
+  {us} sale open demo
   curl -i {known["url"]}/v1/sales/demo/reservations \\
     -H 'Authorization: Bearer {known["shop_key"]}' \\
     -H 'Content-Type: application/json' -H 'Idempotency-Key: order-1' \\
     -d '{{"buyer":"bob","items":[{{"sku":"JACKET","quantity":1}}]}}'
-  gatekeeper sale status demo
+  {us} sale status demo
 
 Ctrl-C stops everything; the data stays.""",
         markup=False,
