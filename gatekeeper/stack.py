@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gatekeeper.embedded import Engine, free_port, start_postgres, start_valkey
+from gatekeeper.embedded import Engine, start_postgres, start_valkey
 from gatekeeper.errors import GatekeeperError
 from gatekeeper.gate import Gate, connect
 from gatekeeper.http.auth import new_key
@@ -40,7 +40,8 @@ class Stack:
     workers: int = 1
     say: Callable[[str], None] = field(default=lambda line: None)
     settings: Settings = field(default_factory=Settings.load)
-    _engines: dict[str, Engine] = field(default_factory=dict)
+    engines: dict[str, Engine] = field(default_factory=dict)
+    """Those that run here: valkey, postgres, or neither when both are configured."""
     _children: list[Child] = field(default_factory=list)
     _keys: dict[str, str] = field(default_factory=dict)
 
@@ -52,12 +53,12 @@ class Stack:
     @property
     def redis_url(self) -> str:
         """The gate's Redis."""
-        return self.settings.redis_url or self._engines["valkey"].url
+        return self.settings.redis_url or self.engines["valkey"].url
 
     @property
     def database_url(self) -> str:
         """The ledger's Postgres."""
-        return self.settings.database_url or self._engines["postgres"].url
+        return self.settings.database_url or self.engines["postgres"].url
 
     def description(self) -> dict[str, str]:
         """What a client needs to know."""
@@ -83,10 +84,10 @@ class Stack:
             self.data.mkdir(parents=True, exist_ok=True)
             if not self.settings.redis_url:
                 self.say("starting Valkey")
-                self._engines["valkey"] = start_valkey(self.data / "valkey")
+                self.engines["valkey"] = start_valkey(self.data / "valkey")
             if not self.settings.database_url:
                 self.say("starting Postgres")
-                self._engines["postgres"] = start_postgres(self.data / "postgres")
+                self.engines["postgres"] = start_postgres(self.data / "postgres")
             migrate(self.database_url)
             self._make_keys()
             self.say("starting the worker and the front door")
@@ -159,10 +160,10 @@ class Stack:
     def look_after(self) -> None:
         """Start again what died: engines on the same port and data, the others after a short pause."""
         for name, start in (("valkey", start_valkey), ("postgres", start_postgres)):
-            engine = self._engines.get(name)
+            engine = self.engines.get(name)
             if engine is not None and engine.process.poll() is not None:
                 self.say(f"{name} ended with {engine.process.returncode}: starting it again")
-                self._engines[name] = start(self.data / name, port=engine.port)
+                self.engines[name] = start(self.data / name, port=engine.port)
         for child in self._children:
             child.keep_alive(self.say)
 
@@ -170,10 +171,10 @@ class Stack:
         """Stop everything in order: front door, worker, engines. What is stopped already is left alone."""
         for child in reversed(self._children):
             stop_all([child])
-        for engine in self._engines.values():
+        for engine in self.engines.values():
             engine.stop()
         self._children.clear()
-        self._engines.clear()
+        self.engines.clear()
 
 
 def write_private(path: Path, text: str) -> None:
@@ -189,6 +190,3 @@ def announce(file: Path, description: dict[str, Any]) -> None:
     """Leave word for the CLI in another terminal."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_private(file, json.dumps({"pid": os.getpid(), **description}))
-
-
-__all__ = ["Stack", "StackError", "announce", "free_port", "write_private"]

@@ -66,7 +66,7 @@ class Keyring:
         self._tokens = TokenVerifier(settings.buyer_token_key) if settings.buyer_token_key else None
         if not self._keys:
             raise SettingsError(
-                "there are no API keys. Make one with `gatekeeper keys create NAME --role admin` and put the line "
+                "there are no API keys. Make one with `gatekeeper keys create --name NAME --role shop` and put the line "
                 "that it prints into GATEKEEPER_KEYS or the file GATEKEEPER_KEYS_FILE."
             )
 

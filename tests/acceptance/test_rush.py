@@ -95,7 +95,7 @@ def test_redis_gone_is_503_within_a_second_and_service_again_within_five_after_i
         timeout = aiohttp.ClientTimeout(total=10)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             before = [await buy(session, stack.url, key, i) for i in range(20)]
-            valkey = stack._engines["valkey"]
+            valkey = stack.engines["valkey"]
             os.kill(valkey.process.pid, signal.SIGKILL)
             valkey.process.wait()
             for i in range(10):
@@ -120,7 +120,7 @@ def test_behind_a_redis_that_hangs_every_buyer_is_answered_within_a_second(stack
     async def story() -> None:
         await opened(stack, 500)
         key = stack.description()["shop_key"]
-        valkey = stack._engines["valkey"]
+        valkey = stack.engines["valkey"]
 
         async def timed(session: aiohttp.ClientSession, buyer: int) -> tuple[int, float]:
             started = time.monotonic()
