@@ -66,8 +66,8 @@ class Keyring:
         self._tokens = TokenVerifier(settings.buyer_token_key) if settings.buyer_token_key else None
         if not self._keys:
             raise SettingsError(
-                "there are no API keys. Make one with `gatekeeper keys create --name NAME --role shop` and put the line "
-                "that it prints into GATEKEEPER_KEYS or the file GATEKEEPER_KEYS_FILE."
+                "there are no API keys. Make one with `gatekeeper keys create --name NAME --role shop` and put the "
+                "line that it prints into GATEKEEPER_KEYS or the file GATEKEEPER_KEYS_FILE."
             )
 
     def identify(self, authorization: bytes | None, sale: str) -> Identity:
