@@ -81,14 +81,14 @@ def test_a_redis_that_hangs_is_503_within_a_second_for_everyone_and_service_when
             assert door.buy(SALE, key="before").status == 201
 
             def timed(i: int) -> tuple[int, float]:
-                time.sleep(i * 0.02)
+                time.sleep(i * 0.04)
                 started = time.monotonic()
                 return door.buy(SALE, key=f"k{i}").status, time.monotonic() - started
 
             engine.process.send_signal(signal.SIGSTOP)
             try:
-                with ThreadPoolExecutor(100) as threads:
-                    answers = list(threads.map(timed, range(100)))
+                with ThreadPoolExecutor(50) as threads:
+                    answers = list(threads.map(timed, range(50)))
             finally:
                 engine.process.send_signal(signal.SIGCONT)
             assert {status for status, _ in answers} == {503}
@@ -98,8 +98,8 @@ def test_a_redis_that_hangs_is_503_within_a_second_for_everyone_and_service_when
                 assert time.monotonic() - back < 5
             assert answer.status == 201
             # What the clients were told is true: nobody knew. Asking again finds out, and takes one unit per key.
-            assert {door.buy(SALE, key=f"k{i}").status for i in range(100)} <= {200, 201}
-            assert sale.stock()["A"].split()[:2] == ["898", "102"]
+            assert {door.buy(SALE, key=f"k{i}").status for i in range(50)} <= {200, 201}
+            assert sale.stock()["A"].split()[:2] == ["948", "52"]
         finally:
             assert door.stop() == 0
             sale.close()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.http.problems import Refused
-from gatekeeper.http.validation import parse_cart
+from gatekeeper.http.validation import _quick, _thorough, parse_cart
 from gatekeeper.model import MAX_INT
 
 GOOD: dict[str, Any] = {"buyer": "bob", "items": [{"sku": "A", "quantity": 2}]}
@@ -113,3 +113,47 @@ def test_any_bytes_are_either_a_cart_or_a_400(body: bytes) -> None:
         parse_cart(body)
     except Refused as refused:
         assert refused.code == "invalid_request"
+
+
+texts = st.sampled_from(
+    ["bob", "", " ", "a:b", "\\u0062", "\\ud800", "\\n", "\u2028", "\x85", "x" * 129, "é\u00a0", ":"]
+)
+numbers = st.sampled_from(["1", "0", "-1", "1.0", "1e0", "true", "null", "2147483647", "2147483648", '"1"', "NaN"])
+names = st.sampled_from(["sku", "quantity", "buyer", "items", "reference", "other", "b\\u0075yer"])
+
+
+@st.composite
+def nearly_good_bodies(draw: st.DrawFn) -> bytes:
+    """Bodies one or two slips away from a good one: what a quick reader might take by mistake."""
+
+    def text() -> str:
+        return f'"{draw(texts)}"' if draw(st.integers(0, 5)) == 0 else '"bob"'
+
+    def item() -> str:
+        members = [f'"sku":{text()}', f'"quantity":{draw(numbers) if draw(st.integers(0, 5)) == 0 else 1}']
+        return "{" + ",".join([*members, *odd()]) + "}"
+
+    def odd() -> list[str]:
+        return [f'"{draw(names)}":{text()}'] if draw(st.integers(0, 9)) == 0 else []
+
+    items = ",".join(item() for _ in range(draw(st.integers(0, 21) | st.integers(1, 2))))
+    members = [f'"buyer":{text()}', f'"items":[{items}]', *odd()]
+    if draw(st.booleans()):
+        members.append(f'"reference":{text()}')
+    return ("{" + ",".join(draw(st.permutations(members))) + "}").encode("utf-8", "surrogatepass")
+
+
+@given(nearly_good_bodies())
+def test_the_quick_reader_takes_nothing_that_the_thorough_one_does_not_read_the_same(body: bytes) -> None:
+    quick = _quick(body)
+    try:
+        thorough = _thorough(body)
+    except Refused:
+        thorough = None
+    assert quick is None or quick == thorough
+    assert quick is not None or thorough is None or b"\\" in body  # plainly good ones are taken quickly
+
+
+def test_a_duplicate_hidden_behind_an_escape_is_found() -> None:
+    escaped = b'{"buyer":"a","buyer":"\\u003a","items":[{"sku":"A","quantity":1}]}'
+    assert flaws(escaped) == {"/buyer": "expected once, found again"}
