@@ -7,7 +7,8 @@ GatekeeperError
     ├── GateUnavailable    Redis is unreachable, or its answer got lost
     ├── Overloaded         this front door's own queue is full
     ├── SaleFenced         Redis answers, but this sale's state is not proven
-    └── UnknownSale        the catalogue is there and lacks the sale
+    ├── UnknownSale        the catalogue is there and lacks the sale
+    └── SaleArchived       the sale is over, and only its books remain
 """
 
 
@@ -41,3 +42,7 @@ class SaleFenced(GateError):
 
 class UnknownSale(GateError):
     """No sale of that name exists."""
+
+
+class SaleArchived(GateError):
+    """The sale was archived: the gate holds a tombstone, the ledger everything else."""

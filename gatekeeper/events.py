@@ -28,6 +28,47 @@ class Admit:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirm:
+    """A payment arrived: `outcome` is sold, late (overdue, but not swept), retaken (expired) or refund_due."""
+
+    at_ms: int
+    id: str
+    actor: str
+    payment: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A hold, or (`origin` sold) a sale, was given back."""
+
+    at_ms: int
+    id: str
+    actor: str
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """A hold passed its deadline, and its units are available again."""
+
+    at_ms: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A payment that was due back was refunded."""
+
+    at_ms: int
+    id: str
+    actor: str
+    payment: str
+    refund: str
+
+
+@dataclass(frozen=True, slots=True)
 class GrantLine:
     """One SKU's part of a grant, units; negative: taken back."""
 
@@ -90,7 +131,10 @@ class Epoch:
     actor: str
 
 
-Event = Admit | Grant | Control | Checkpoint | Epoch
+Change = Confirm | Release | Expire | Settle
+"""What may happen to a reservation after it was made."""
+
+Event = Admit | Change | Grant | Control | Checkpoint | Epoch
 
 
 def _number(text: str) -> int:
@@ -126,10 +170,39 @@ def _required(text: str) -> str:
     return text
 
 
+def _id(text: str) -> str:
+    if not RESERVATION_ID.fullmatch(text):
+        raise ValueError(f"malformed reservation id {text!r}")
+    return text
+
+
+def _one_of(text: str, *words: str) -> str:
+    if text not in words:
+        raise ValueError(f"expected one of {', '.join(words)}, not {text!r}")
+    return text
+
+
 def _admit(at: str, id: str, expires: str, buyer: str, key: str, reference: str, items: str) -> Admit:
-    if not RESERVATION_ID.fullmatch(id):
-        raise ValueError(f"malformed reservation id {id!r}")
-    return Admit(_natural(at), id, _natural(expires), _required(buyer), _required(key), reference, unpack_items(items))
+    cart = unpack_items(items)
+    return Admit(_natural(at), _id(id), _natural(expires), _required(buyer), _required(key), reference, cart)
+
+
+def _confirm(at: str, id: str, actor: str, payment: str, outcome: str) -> Confirm:
+    outcome = _one_of(outcome, "sold", "late", "retaken", "refund_due")
+    return Confirm(_natural(at), _id(id), _required(actor), _required(payment), outcome)
+
+
+def _release(at: str, id: str, actor: str, origin: str, reason: str) -> Release:
+    origin = _one_of(origin, "held", "sold")
+    return Release(_natural(at), _id(id), _required(actor), origin, _required(reason))
+
+
+def _expire(at: str, id: str) -> Expire:
+    return Expire(_natural(at), _id(id))
+
+
+def _settle(at: str, id: str, actor: str, payment: str, refund: str) -> Settle:
+    return Settle(_natural(at), _id(id), _required(actor), _required(payment), _required(refund))
 
 
 def _grant(at: str, number: str, actor: str, reason: str, lines: str) -> Grant:
@@ -155,6 +228,10 @@ def _epoch(at: str, predecessor: str, actor: str) -> Epoch:
 
 _PARSERS: dict[str, Callable[..., Event]] = {
     "admit": _admit,
+    "confirm": _confirm,
+    "release": _release,
+    "expire": _expire,
+    "settle": _settle,
     "grant": _grant,
     "control": _control,
     "checkpoint": _checkpoint,

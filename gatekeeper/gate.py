@@ -1,9 +1,10 @@
 """The gate: one method per script, and the only caller of Redis for a sale.
 
-Every method raises GateUnavailable (no answer: the outcome is unknown), SaleFenced or UnknownSale (errors.py).
-Expected refusals are values: the reply's Outcome.
+Every method raises GateUnavailable (no answer: the outcome is unknown), SaleFenced or UnknownSale (errors.py), and
+InvalidInput for what a script would take for damage. Expected refusals are values: the reply's Outcome.
 """
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,10 +16,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from gatekeeper import keys, metrics
-from gatekeeper.errors import GateError, GateUnavailable, SaleFenced, UnknownSale
-from gatekeeper.model import Counters, Decision, Position, Purchase, Reservation, SaleView
+from gatekeeper.errors import GateError, GateUnavailable, InvalidInput, SaleArchived, SaleFenced, UnknownSale
+from gatekeeper.model import MAX_INT, MAX_TIME_MS, Counters, Decision, Position, Purchase, Reservation, SaleView
 from gatekeeper.outcomes import OUTCOMES, Outcome
-from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, decision
+from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, Swept, Turn, decision
 from lua import SCRIPTS
 
 _NO_ANSWER = (
@@ -52,7 +53,22 @@ def connect(url: str, *, timeout: float | None, connections: int = 8) -> aioredi
 Reply = list[Any] | Refusal
 Noun = Callable[[str], str]
 Arg = str | int
+HOLD_KEYS = (keys.sale, keys.stock, keys.reservations, keys.buyers, keys.due, keys.outbox)
 CONTROL_KEYS = (keys.sale, keys.stock, keys.reservations, keys.buyers, keys.due, keys.outbox, keys.skus)
+
+
+MAX_BATCH = 1000
+"""Purchases in one call of `admit`: as many values as Lua can hand to one command."""
+
+_BOUNDS = {
+    "opens_at": (0, MAX_TIME_MS),
+    "closes_at": (0, MAX_TIME_MS),
+    "per_buyer": (0, MAX_INT),
+    "hold_ms": (1, MAX_INT),
+    "backlog_limit": (1, MAX_INT),
+}
+_TEXTS = ("sku", "reason", "last_id")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Gate:
@@ -66,11 +82,34 @@ class Gate:
     # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def admit(self, sale: str, purchases: Sequence[Purchase]) -> list[Decision]:
-        """Decide purchases of one sale in one step; returns one Decision per purchase, in order."""
+        """Decide purchases of one sale in one step; returns one Decision per purchase, in order.
+
+        Raises ValueError for more than MAX_BATCH of them.
+        """
+        if len(purchases) > MAX_BATCH:
+            raise ValueError(f"a batch of {len(purchases)} purchases: expected at most {MAX_BATCH}")
         args = [arg for purchase in purchases for arg in (purchase.id, purchase.particulars)]
-        names = (keys.sale, keys.stock, keys.reservations, keys.buyers, keys.due, keys.outbox)
-        now, expires, *decisions = _accepted(await self._call("admit", sale, names, args))
+        now, expires, *decisions = _accepted(await self._call("admit", sale, HOLD_KEYS, args))
         return [decision(p, now, expires, d) for p, d in zip(purchases, decisions, strict=True)]
+
+    async def confirm(self, sale: str, id: str, payment: str, *, actor: str) -> Turn:
+        """Turn a hold into a sale; a payment that cannot become one is recorded as due back."""
+        args = [id, _text("actor", actor), _text("payment", payment)]
+        return _turn(sale, id, await self._call("confirm", sale, HOLD_KEYS, args))
+
+    async def release(self, sale: str, id: str, reason: str, *, actor: str, buyer: str = "") -> Turn:
+        """Give a hold's units back, or (reason `refund` or `rejected`) a sale's; `buyer`: only if it is his hold."""
+        args = [id, _text("actor", actor), _text("reason", reason), buyer]
+        return _turn(sale, id, await self._call("release", sale, HOLD_KEYS, args))
+
+    async def settle(self, sale: str, id: str, refund: str, *, actor: str, payment: str = "") -> Turn:
+        """Record the refund of a payment that was due back; `payment`: which, if several are."""
+        args = [id, _text("actor", actor), _text("refund", refund), payment]
+        return _turn(sale, id, await self._call("settle", sale, (keys.sale, keys.reservations, keys.outbox), args))
+
+    async def expire(self, sale: str, limit: int) -> Swept:
+        """Give back the units of ≤ `limit` (1 to 1,000) holds that are past their deadline."""
+        return Swept(*_accepted(await self._call("expire", sale, HOLD_KEYS, [limit])))
 
     async def reservation(self, sale: str, id: str) -> Reservation | None:
         """Read one reservation; None when there is none of that id."""
@@ -95,7 +134,8 @@ class Gate:
         self, sale: str, number: int, lines: Iterable[tuple[str, int, bool]], *, actor: str, reason: str = ""
     ) -> Granted:
         """Apply grant `number` (the last + 1): lines of (SKU, units, tracked), all or none; negative takes back."""
-        flat = [arg for sku, delta, tracked in lines for arg in (sku, delta, int(tracked))]
+        flat = [arg for sku, delta, tracked in lines for arg in (_text("sku", sku), delta, int(tracked))]
+        _text("actor", actor), _text("reason", reason)
         names = (keys.sale, keys.stock, keys.skus, keys.outbox)
         reply = await self._call("grant", sale, names, [number, actor, reason, *flat])
         if not isinstance(reply, Refusal):
@@ -115,7 +155,7 @@ class Gate:
 
     async def control(self, sale: str, action: str, *, actor: str, **fields: str | int) -> Changed:
         """Run one of lua/control.lua's actions with its fields; returns what changed, or the refusal."""
-        args = [action, actor, *(part for pair in fields.items() for part in pair)]
+        args = [action, _text("actor", actor), *(part for pair in _checked(fields).items() for part in pair)]
         reply = await self._call("control", sale, CONTROL_KEYS, args)
         if isinstance(reply, Refusal):
             return Changed(reply.outcome, detail=b" ".join(reply.details).decode())
@@ -244,6 +284,8 @@ class Gate:
             raise self._count(name, SaleFenced(reply[1].decode()))
         if outcome is Outcome.UNKNOWN_SALE:
             raise self._count(name, await self._missing(sale))
+        if outcome is Outcome.SALE_ARCHIVED:
+            raise self._count(name, SaleArchived(f"sale {sale} is archived: its books are in the ledger"))
         return Refusal(outcome, reply[1:])
 
     async def _send(self, command: Awaitable[Any]) -> Any:
@@ -254,12 +296,13 @@ class Gate:
 
     async def _fence(self, sale: str, script: str, error: str) -> GateError:
         """Fence a sale whose script failed: Lua rolls nothing back, so its state is unproven from here on."""
-        reason = f"script {script} failed: {error}"
+        reason = _CONTROL_CHARACTER.sub("?", f"script {script} failed: {error}")
         with suppress(GateUnavailable, rex.ResponseError):
             names = [noun(sale) for noun in CONTROL_KEYS]
             args = (0, "fence", "gate", "reason", reason)
-            await self._send(self.redis.evalsha(SCRIPTS["control"].sha, len(names), *names, *args))
-            await self._send(self.redis.sadd(keys.FENCED, sale))
+            reply = await self._send(self.redis.evalsha(SCRIPTS["control"].sha, len(names), *names, *args))
+            if reply[0] == Outcome.OK.encode():
+                await self._send(self.redis.sadd(keys.FENCED, sale))
         return SaleFenced(reason)
 
     async def _missing(self, sale: str) -> GateError:
@@ -273,6 +316,33 @@ class Gate:
     def _count(script: str, error: GateError) -> GateError:
         metrics.script_errors(script, type(error).__name__).inc()
         return error
+
+
+def _turn(sale: str, id: str, reply: Reply) -> Turn:
+    if isinstance(reply, Refusal):
+        return Turn(reply.outcome)
+    code, record, changed = reply
+    return Turn(OUTCOMES[code], Reservation.from_record(sale, id, record.decode()), bool(changed))
+
+
+def _checked(fields: dict[str, str | int]) -> dict[str, str | int]:
+    """Return what `control` is to be told, or raise InvalidInput naming the field."""
+    for name, value in fields.items():
+        if name in _BOUNDS:
+            least, most = _BOUNDS[name]
+            if type(value) is not int or not least <= value <= most:
+                raise InvalidInput(f"{name}: expected a whole number from {least} to {most}, not {value!r}")
+        elif name in _TEXTS:
+            _text(name, value)
+        else:
+            raise InvalidInput(f"{name}: expected one of {', '.join((*_BOUNDS, *_TEXTS))}")
+    return fields
+
+
+def _text(name: str, value: str | int) -> str | int:
+    if not isinstance(value, str) or _CONTROL_CHARACTER.search(value):
+        raise InvalidInput(f"{name}: expected text without control characters, not {value!r}")
+    return value
 
 
 def _accepted(reply: Reply) -> list[Any]:

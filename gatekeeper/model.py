@@ -10,6 +10,9 @@ from gatekeeper.outcomes import Outcome
 MAX_INT = 2**31 - 1
 """Largest counter, units: Redis, Lua, Python and Postgres agree on every number up to here."""
 
+MAX_TIME_MS = 9_999_999_999_999
+"""Latest time, ms since 1970 (the year 2286): Lua writes numbers of up to 14 digits as they are."""
+
 SALE_NAME = re.compile(r"[a-z0-9-]{1,64}")
 SKU = re.compile(r"[!-~]{1,64}")
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
@@ -76,6 +79,15 @@ class Purchase:
 
 
 @dataclass(frozen=True, slots=True)
+class Refund:
+    """A payment that became no sale; `state` is refund_due, refunded (by `refund`) or rejected (nothing is due)."""
+
+    payment: str
+    state: str
+    refund: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """A reservation as Redis holds it. Times are ms since 1970 by Redis's clock."""
 
@@ -90,6 +102,7 @@ class Reservation:
     idempotency_key: str
     reference: str
     items: Items
+    refunds: tuple[Refund, ...] = ()
 
     @classmethod
     def admitted(cls, purchase: Purchase, now_ms: int, expires_ms: int) -> "Reservation":
@@ -101,11 +114,12 @@ class Reservation:
     @classmethod
     def from_record(cls, sale: str, id: str, record: str) -> "Reservation":
         """Parse a record of the `reservations` hash (lua/README.md); raises ValueError when it is malformed."""
-        state, late, payment, created, expires, buyer, key, reference, items, end = record.split("\n")
-        if end or late not in ("0", "1"):
+        state, late, payment, created, expires, buyer, key, reference, items, *rest, end = record.split("\n")
+        if end or late not in ("0", "1") or len(rest) % 3:
             raise ValueError(f"malformed record of reservation {id}")
         times = int(created), int(expires)
-        return cls(sale, id, state, late == "1", payment, *times, buyer, key, reference, unpack_items(items))
+        refunds = tuple(Refund(*rest[i : i + 3]) for i in range(0, len(rest), 3))
+        return cls(sale, id, state, late == "1", payment, *times, buyer, key, reference, unpack_items(items), refunds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,16 @@ class Outcome(StrEnum):
     UNKNOWN_SKU = "unknown_sku"
     # reads
     UNKNOWN_RESERVATION = "unknown_reservation"
+    # confirm, release, settle
+    CONFIRMED = "confirmed"
+    RELEASED = "released"
+    SETTLED = "settled"
+    PAYMENT_MISMATCH = "payment_mismatch"
+    HOLD_EXPIRED = "hold_expired"
+    NOT_HELD = "not_held"
+    NOTHING_DUE = "nothing_due"
+    REFUND_MISMATCH = "refund_mismatch"
+    PAYMENT_AMBIGUOUS = "payment_ambiguous"
     # grant
     ALREADY_GRANTED = "already_granted"
     GRANT_GAP = "grant_gap"
@@ -34,6 +44,7 @@ class Outcome(StrEnum):
     NOT_DRAINED = "not_drained"
     # any script, about the whole call; the gate raises these
     UNKNOWN_SALE = "unknown_sale"
+    SALE_ARCHIVED = "sale_archived"
     SALE_FENCED = "sale_fenced"
 
 

@@ -18,6 +18,29 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Answer of `confirm`, `release` and `settle`: the reservation as it is now; None when there is none of that id."""
+
+    outcome: Outcome
+    reservation: Reservation | None = None
+    changed: bool = False
+    """False: it had been so, by an earlier call of the same, or cannot be so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Answer of `expire`. Times are ms since 1970 by Redis's clock."""
+
+    now_ms: int
+    expired: int
+    """Holds whose units are buyable again."""
+    oldest_ms: int
+    """The earliest deadline before the call; 0 without any hold."""
+    next_ms: int
+    """The earliest deadline after it; 0 without any hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
     """Answer of `grant`: the last number applied; `not_available` names what each SKU lacks."""
 

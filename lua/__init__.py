@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 
-VERBS = ("grant", "control", "admit", "checkpoint", "reservation", "availability")
+VERBS = (
+    "grant", "control", "admit", "confirm", "release", "expire", "settle", "checkpoint", "reservation", "availability",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,11 @@ def _read(name: str) -> str:
 
 
 def _script(name: str, prelude: str) -> Script:
-    text = f"{prelude}\n{_read(name)}"
+    text = _read(name)
+    if text.startswith("#!"):  # what Redis is to know of a script stands in its very first line
+        shebang, _, text = text.partition("\n")
+        prelude = f"{shebang}\n{prelude}"
+    text = f"{prelude}\n{text}"
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

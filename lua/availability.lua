@@ -2,20 +2,23 @@
 -- KEYS: sale stock skus outbox
 -- ARGV: epoch_floor after limit (sku)*        SKUs named: `after` and `limit` are not looked at
 -- reply: ok epoch now_ms state opens_at closes_at per_buyer hold_ms skus next pending (sku stock)*        next = "" on the last page
--- codes: ok unknown_sku unknown_sale sale_fenced
+-- codes: ok unknown_sku unknown_sale sale_archived sale_fenced
 -- event: none
 local sale_key, stock_key, skus_key, outbox_key = unpack(KEYS)
-local epoch_floor, after, limit = unpack(ARGV)
+local epoch_floor, after, limit = ARGV[1], ARGV[2], ARGV[3]
 
 local refusal, epoch = enter({ 'hash', 'hash', 'zset', 'stream' }, epoch_floor)
 if refusal then
   return refusal
 end
-local state, opens_at, closes_at, per_buyer, hold_ms, applied_epoch, applied_n = unpack(
-  redis.call('HMGET', sale_key, 'state', 'opens_at', 'closes_at', 'per_buyer', 'hold_ms', 'applied_epoch', 'applied_n')
-)
+local state, opens_at, closes_at, per_buyer, hold_ms, applied_n =
+  sale_fields('opens_at', 'closes_at', 'per_buyer', 'hold_ms', 'applied_n')
+local applied_epoch = redis.call('HGET', sale_key, 'applied_epoch')
 
-local wanted, next_page = { unpack(ARGV, 4) }, ''
+local wanted, next_page = {}, ''
+for i = 4, #ARGV do
+  wanted[#wanted + 1] = ARGV[i]
+end
 if #wanted == 0 then
   local from = after == '' and '-' or '(' .. after
   wanted = redis.call('ZRANGEBYLEX', skus_key, from, '+', 'LIMIT', 0, limit + 1)
@@ -36,7 +39,7 @@ local function pending()
 end
 
 local reply = {
-  'ok', tonumber(epoch), now_ms(), state, tonumber(opens_at), tonumber(closes_at), tonumber(per_buyer), tonumber(hold_ms),
+  'ok', tonumber(epoch), now_ms(), state, opens_at, closes_at, per_buyer, hold_ms,
   redis.call('ZCARD', skus_key), next_page, pending(),
 }
 local unknown = { 'unknown_sku' }

@@ -2,7 +2,7 @@
 -- KEYS: sale stock outbox
 -- ARGV: epoch_floor (sku)*
 -- reply: ok epoch n        the event's position
--- codes: ok unknown_sale sale_fenced
+-- codes: ok unknown_sale sale_archived sale_fenced
 -- event: checkpoint
 local sale_key, stock_key, outbox_key = unpack(KEYS)
 local epoch_floor = ARGV[1]

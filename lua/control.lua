@@ -2,22 +2,26 @@
 -- KEYS: sale stock reservations buyers due outbox skus
 -- ARGV: epoch_floor action actor (name value)*
 -- reply: ok epoch state changed        changed = 0 when it already was so
--- codes: ok sale_exists sale_not_open sale_paused sale_closed unknown_sku limit_not_counted not_a_draft not_drained unknown_sale sale_fenced
+-- codes: ok sale_exists sale_not_open sale_paused sale_closed unknown_sku limit_not_counted not_a_draft not_drained unknown_sale sale_archived sale_fenced
 -- event: control, or epoch for the action `prove`
 local sale_key, stock_key, reservations_key, buyers_key, due_key, outbox_key, skus_key = unpack(KEYS)
 local epoch_floor, action, actor = unpack(ARGV)
 local KINDS = { 'hash', 'hash', 'hash', 'hash', 'zset', 'stream', 'zset' }
 
+local SETTINGS = { 'opens_at', 'closes_at', 'per_buyer', 'hold_ms' }
+local BOUNDS = { opens_at = { 0, MAX_TIME }, closes_at = { 0, MAX_TIME }, per_buyer = { 0, MAX }, hold_ms = { 1, MAX }, backlog_limit = { 1, MAX } }
+
 local given = {}
 for i = 4, #ARGV, 2 do
-  given[ARGV[i]] = ARGV[i + 1]
+  local name, value = ARGV[i], ARGV[i + 1]
+  if BOUNDS[name] then
+    integer(name, value, unpack(BOUNDS[name]))
+  end
+  given[name] = value
 end
 
-local SETTINGS = { 'opens_at', 'closes_at', 'per_buyer', 'hold_ms' }
-
 local function done(epoch, changed)
-  local state = redis.call('HGET', sale_key, 'state')
-  return { 'ok', tonumber(epoch), state, changed }
+  return { 'ok', tonumber(epoch), redis.call('HGET', sale_key, 'state') or '', changed }
 end
 
 -- Writes the event that carries the whole state after the change, then the change itself.
@@ -36,23 +40,31 @@ end
 
 local function create()
   check_types(KINDS)
-  if redis.call('EXISTS', sale_key) == 1 then
-    return { 'sale_exists' }
+  if redis.call('EXISTS', unpack(KEYS)) > 0 then
+    return { 'sale_exists' } -- or what is left of one: its units must not come back to life
+  end
+  for name in pairs(BOUNDS) do
+    if not given[name] then
+      corrupt('a new sale without ' .. name)
+    end
   end
   return apply(1, {
     version = VERSION, epoch = 1, replid = replication_id(), fence = '', state = 'draft', granted = 0,
-    applied_epoch = 1, applied_n = -1, backlog_full = 0, backlog_limit = given.backlog_limit,
+    applied_epoch = 1, applied_n = -1, backlog_full = 0, buyer_units = 0, backlog_limit = given.backlog_limit,
     opens_at = given.opens_at, closes_at = given.closes_at, per_buyer = given.per_buyer, hold_ms = given.hold_ms,
   })
 end
 
 -- Works on a sale in any condition: a fence must always be possible.
 local function fence()
-  if redis.call('EXISTS', sale_key) == 0 then
+  local version, epoch, fence = unpack(redis.call('HMGET', sale_key, 'version', 'epoch', 'fence'))
+  if not version then
     return { 'unknown_sale' }
+  elseif not given.reason or given.reason == '' then
+    corrupt('a fence without a reason') -- which would lift the one there is
   end
   redis.call('HSET', sale_key, 'fence', given.reason)
-  return done(redis.call('HGET', sale_key, 'epoch'), 1)
+  return done(epoch or 0, fence == given.reason and 0 or 1)
 end
 
 -- The caller has drained the outbox up to `last_id` and found ledger and Redis equal.
@@ -62,6 +74,7 @@ local function prove()
   if not epoch then
     return { 'unknown_sale' }
   end
+  integer('epoch', epoch, 1, MAX)
   if redis.call('EXISTS', outbox_key) == 1 then
     local info = redis.call('XINFO', 'STREAM', outbox_key)
     for i = 1, #info, 2 do
@@ -85,7 +98,7 @@ local NEXT = {
   resume = { paused = 'open', open = 'open' },
   close = { open = 'closed', paused = 'closed', closed = 'closed' },
 }
-local REFUSAL = { draft = 'sale_not_open', paused = 'sale_paused', closed = 'sale_closed', archived = 'sale_closed' }
+local REFUSAL = { draft = 'sale_not_open', paused = 'sale_paused', closed = 'sale_closed' }
 
 local function move(epoch, state)
   local target = NEXT[action][state]
@@ -98,7 +111,7 @@ local function move(epoch, state)
 end
 
 local function update(epoch, state)
-  if state == 'closed' or state == 'archived' then
+  if state == 'closed' then
     return { 'sale_closed' }
   end
   local change, changed = {}, false
@@ -149,7 +162,7 @@ local refusal, epoch = enter(KINDS, epoch_floor)
 if refusal then
   return refusal
 end
-local state = redis.call('HGET', sale_key, 'state')
+local state = sale_fields(unpack(SETTINGS))
 if NEXT[action] then
   return move(epoch, state)
 elseif action == 'update' then

@@ -2,7 +2,7 @@
 -- KEYS: sale stock skus outbox
 -- ARGV: epoch_floor number actor reason (sku delta tracked)*        number = the last applied one + 1
 -- reply: ok epoch number · already_granted last · grant_gap last · not_available (sku lacking available held sold)*
--- codes: ok already_granted grant_gap not_available too_large tracking_fixed sale_closed unknown_sale sale_fenced
+-- codes: ok already_granted grant_gap not_available too_large tracking_fixed sale_closed unknown_sale sale_archived sale_fenced
 -- event: grant
 local sale_key, stock_key, skus_key, outbox_key = unpack(KEYS)
 local epoch_floor, number, actor, reason = unpack(ARGV)
@@ -11,12 +11,13 @@ local refusal, epoch = enter({ 'hash', 'hash', 'zset', 'stream' }, epoch_floor)
 if refusal then
   return refusal
 end
-local state, last = unpack(redis.call('HMGET', sale_key, 'state', 'granted'))
-if tonumber(number) <= tonumber(last) then
-  return { 'already_granted', tonumber(last) }
-elseif tonumber(number) > last + 1 then
-  return { 'grant_gap', tonumber(last) }
-elseif state == 'closed' or state == 'archived' then
+local state, last = sale_fields('granted')
+local wanted = integer('grant number', number, 1, MAX)
+if wanted <= last then
+  return { 'already_granted', last }
+elseif wanted > last + 1 then
+  return { 'grant_gap', last }
+elseif state == 'closed' then
   return { 'sale_closed' }
 end
 
@@ -26,7 +27,10 @@ end
 
 local lines, short, changed = {}, { 'not_available' }, {}
 for i = 5, #ARGV, 3 do
-  local sku, delta, tracked = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  local sku, delta, tracked = ARGV[i], integer('delta of ' .. ARGV[i], ARGV[i + 1], -MAX, MAX), ARGV[i + 2]
+  if not string.find(sku, '^[!-~]+$') or tracked ~= '0' and tracked ~= '1' or tracked == '0' and delta ~= 0 then
+    corrupt('grant of "' .. sku .. '"')
+  end
   local packed = redis.call('HGET', stock_key, sku)
   local s = changed[sku] or packed and unpack_stock(sku, packed) or new_stock(tracked)
   if s.tracked ~= (tracked == '1') then
@@ -52,4 +56,4 @@ for sku, s in pairs(changed) do
   redis.call('HSET', stock_key, sku, pack_stock(s))
   redis.call('ZADD', skus_key, 0, sku)
 end
-return { 'ok', tonumber(epoch), tonumber(number) }
+return { 'ok', tonumber(epoch), wanted }

@@ -1,9 +1,19 @@
 -- Put in front of every script by the loader: what each of them checks before it may answer.
 local VERSION = '1' -- of the rules in this folder; a sale proven under other rules is fenced
 local MAX = 2147483647 -- largest counter, so that Redis, Lua, Python and Postgres agree on every number
+local MAX_TIME = 9999999999999 -- ms, the year 2286: Lua writes numbers of up to 14 digits as they are
 
 local function corrupt(what)
   error('CORRUPT ' .. what) -- a script error fences the sale; raised only before the first write
+end
+
+-- A whole number exactly as Python writes it, within bounds; anything else is damage, not a default.
+local function integer(what, text, least, most)
+  local number = tonumber(text)
+  if not number or number < least or number > most or string.format('%d', number) ~= tostring(text) then
+    corrupt(what .. ' reads "' .. tostring(text) .. '"')
+  end
+  return number
 end
 
 local function now_ms()
@@ -29,24 +39,41 @@ end
 -- Returns the refusal to answer with, or nil and the sale's epoch. KEYS[1] is always the sale.
 local function enter(kinds, epoch_floor)
   check_types(kinds)
-  local version, epoch, replid, fence =
-    unpack(redis.call('HMGET', KEYS[1], 'version', 'epoch', 'replid', 'fence'))
+  local version, epoch, replid, fence, state =
+    unpack(redis.call('HMGET', KEYS[1], 'version', 'epoch', 'replid', 'fence', 'state'))
   if not version then
     return { 'unknown_sale' }
+  end
+  if state == 'archived' then
+    return { 'sale_archived' } -- a tombstone: nothing is left that could be wrong
   end
   if version ~= VERSION then
     return { 'sale_fenced', 'proven under rules version ' .. version .. ', these are ' .. VERSION }
   end
   if fence ~= '' then
-    return { 'sale_fenced', fence }
+    return { 'sale_fenced', fence or 'whether it is fenced was lost' }
   end
   if replid ~= replication_id() then
     return { 'sale_fenced', 'this Redis restarted or took over, and is not proven yet' }
   end
-  if tonumber(epoch) < tonumber(epoch_floor) then
+  if integer('epoch', epoch, 1, MAX) < tonumber(epoch_floor) then
     return { 'sale_fenced', 'epoch ' .. epoch .. ' is older than ' .. epoch_floor .. ', which was already seen' }
   end
   return nil, epoch
+end
+
+local STATES = { draft = true, open = true, paused = true, closed = true }
+
+-- The sale's state, then those of its fields that are named, which all are numbers.
+local function sale_fields(...)
+  local values = redis.call('HMGET', KEYS[1], 'state', ...)
+  if not STATES[values[1]] then
+    corrupt('state reads "' .. tostring(values[1]) .. '"')
+  end
+  for i, name in ipairs({ ... }) do
+    values[i + 1] = integer(name, values[i + 1], name == 'applied_n' and -1 or 0, MAX_TIME)
+  end
+  return unpack(values)
 end
 
 -- A SKU's counters, kept as one string: "available held sold granted tracked paused".
@@ -56,7 +83,7 @@ local function unpack_stock(sku, packed)
   if not available then
     corrupt('stock of ' .. sku .. ' reads "' .. packed .. '"')
   end
-  return {
+  local s = {
     available = tonumber(available),
     held = tonumber(held),
     sold = tonumber(sold),
@@ -64,13 +91,148 @@ local function unpack_stock(sku, packed)
     tracked = tracked == '1',
     paused = paused == '1',
   }
+  -- What is not tracked has no units of its own; of what is, every unit is somewhere.
+  local placed = s.available + (s.tracked and s.held + s.sold or 0)
+  if placed ~= s.granted or s.granted > MAX or not s.tracked and placed > 0 then
+    corrupt('stock of ' .. sku .. ' does not add up: "' .. packed .. '"')
+  end
+  return s
 end
 
 local function pack_stock(s)
   return string.format('%d %d %d %d %d %d', s.available, s.held, s.sold, s.granted, s.tracked and 1 or 0, s.paused and 1 or 0)
 end
 
--- Fields end in a newline, which no field may contain, so a cut event or record never parses.
+-- Reads "sku quantity sku quantity …" into SKUs in order, units by SKU, and units in all. Each SKU stands there once:
+-- twice, it would be checked twice against the same units.
+local function read_items(items)
+  local skus, wanted, units, length = {}, {}, 0, -1
+  for sku, quantity in string.gmatch(items, '(%S+) ([1-9]%d*)') do
+    length = length + #sku + #quantity + 2
+    if wanted[sku] then
+      corrupt('items "' .. items .. '"')
+    end
+    skus[#skus + 1], wanted[sku] = sku, tonumber(quantity)
+    units = units + wanted[sku]
+  end
+  if length ~= #items then
+    corrupt('items "' .. items .. '"') -- something between the matches
+  end
+  return skus, wanted, units
+end
+
+-- A reservation's record: five lines of its own, the four of its particulars, then three for each payment that became
+-- no sale: "payment\nstate\nrefund\n", state being refund_due, refunded or rejected.
+local function read_record(id, record)
+  local state, late, payment, created, expires, particulars, buyer, items, refunds = string.match(
+    record,
+    '^([a-z]+)\n([01])\n([^\n]*)\n(%d+)\n(%d+)\n(([^\n]+)\n[^\n]+\n[^\n]*\n([^\n]+)\n)(.*)$'
+  )
+  if not state then
+    corrupt('record of reservation ' .. id)
+  end
+  local r = { state = state, late = late, payment = payment, created = created, expires = expires }
+  r.particulars, r.buyer, r.items, r.refunds = particulars, buyer, items, {}
+  local length = 0
+  for paid, status, refund in string.gmatch(refunds, '([^\n]+)\n([a-z_]+)\n([^\n]*)\n') do
+    r.refunds[#r.refunds + 1] = { payment = paid, state = status, refund = refund }
+    length = length + #paid + #status + #refund + 3
+  end
+  if length ~= #refunds then
+    corrupt('refunds of reservation ' .. id)
+  end
+  return r
+end
+
+local function pack_record(r)
+  local text = table.concat({ r.state, r.late, r.payment, r.created, r.expires, r.particulars }, '\n')
+  for _, refund in ipairs(r.refunds) do
+    text = text .. refund.payment .. '\n' .. refund.state .. '\n' .. refund.refund .. '\n'
+  end
+  return text
+end
+
+-- What people and programs name: one line, not empty.
+local function line(what, text)
+  return string.find(text or '', '^[^%c]+$') and text or corrupt(what)
+end
+
+-- Fields end in a newline, and none may contain one, so a cut event or record never parses.
 local function append_event(outbox_key, epoch, ...)
+  for _, field in ipairs({ ... }) do
+    if string.find(field, '%c') then
+      corrupt('a field of the event has a control character')
+    end
+  end
   return redis.call('XADD', outbox_key, epoch .. '-*', 'event', table.concat({ ... }, '\n') .. '\n')
+end
+
+-- ── what a change of reservations needs: read through these, decide in them, write them at the end ──
+
+local stock, counts = {}, {}
+
+-- A SKU's counters, or false when there is no such SKU.
+local function stock_of(stock_key, sku)
+  if stock[sku] == nil then
+    local packed = redis.call('HGET', stock_key, sku)
+    stock[sku] = packed and unpack_stock(sku, packed)
+  end
+  return stock[sku]
+end
+
+-- Units that count against a buyer's limit.
+local function count_of(buyers_key, buyer)
+  if counts[buyer] == nil then
+    counts[buyer] = integer('units of a buyer', redis.call('HGET', buyers_key, buyer) or 0, 0, MAX)
+  end
+  return counts[buyer]
+end
+
+-- Moves a reservation's units between `available`, `held` and `sold`. What is not tracked is never available.
+local function move_units(stock_key, items, from, to)
+  local skus, wanted, units = read_items(items)
+  for _, sku in ipairs(skus) do
+    local s = stock_of(stock_key, sku) or corrupt('a reservation of ' .. sku .. ', which there is not')
+    for place, sign in pairs({ [from] = -1, [to] = 1 }) do
+      if s.tracked or place ~= 'available' then
+        s[place] = s[place] + sign * wanted[sku]
+      end
+    end
+    if s[from] < 0 then
+      corrupt('fewer units of ' .. sku .. ' are ' .. from .. ' than reservations say')
+    end
+  end
+  return units
+end
+
+-- A change of one reservation: the event, then the record. Counters are written after it.
+local function write_change(reservations_key, outbox_key, epoch, id, r, event, ...)
+  append_event(outbox_key, epoch, event, now_ms(), id, ...)
+  redis.call('HSET', reservations_key, id, pack_record(r))
+end
+
+-- Units that come back lower the buyer's count; kept only while the sale has a limit.
+local function give_back(buyers_key, buyer, units)
+  local count = count_of(buyers_key, buyer) - units
+  counts[buyer] = count >= 0 and count or corrupt('a buyer counts fewer units than reservations say')
+end
+
+local function write_stock(stock_key)
+  for sku, s in pairs(stock) do
+    redis.call('HSET', stock_key, sku, pack_stock(s))
+  end
+end
+
+-- `change`: units by which all buyers' counts together changed.
+local function write_counts(sale_key, buyers_key, change)
+  for buyer, count in pairs(counts) do
+    if count > 0 then
+      redis.call('HSET', buyers_key, buyer, count)
+    else
+      redis.call('HDEL', buyers_key, buyer)
+    end
+  end
+  if change ~= 0 then
+    redis.call('HINCRBY', sale_key, 'buyer_units', change)
+  end
 end

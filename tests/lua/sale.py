@@ -1,16 +1,22 @@
 """A sale for the script tests: built through the real scripts, compared as a whole."""
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import redis
 
+from gatekeeper import keys
 from gatekeeper.gate import Gate, connect
 from gatekeeper.model import Decision, Purchase
+from gatekeeper.replies import Granted, Swept, Turn
+from lua import SCRIPTS
 
 T = TypeVar("T")
 SALE = "jackets"
+NOUNS = {name: re.findall(r"^-- KEYS: (.+)$", script.text, re.MULTILINE)[0].split() for name, script in SCRIPTS.items()}
+"""What each script's header names as its KEYS."""
 
 
 class Sale:
@@ -48,6 +54,34 @@ class Sale:
     def buy(self, items: str = "A:1", *, buyer: str = "bob", key: str = "k1") -> Decision:
         return self.admit(purchase(items, buyer=buyer, key=key))[0]
 
+    def confirm(self, payment: str = "p1", *, id: str = "") -> Turn:
+        return self.run(self.gate.confirm(SALE, id or purchase().id, payment, actor="shop"))
+
+    def release(self, reason: str = "cancelled", *, id: str = "", buyer: str = "") -> Turn:
+        return self.run(self.gate.release(SALE, id or purchase().id, reason, actor="shop", buyer=buyer))
+
+    def settle(self, refund: str = "r1", *, id: str = "", payment: str = "") -> Turn:
+        return self.run(self.gate.settle(SALE, id or purchase().id, refund, actor="shop", payment=payment))
+
+    def expire(self, limit: int = 1000) -> Swept:
+        return self.run(self.gate.expire(SALE, limit))
+
+    def overdue(self, *ids: str) -> None:
+        """Let the named holds' deadlines have passed (all holds, if none is named)."""
+        for id in ids or self.plain.zrange(keys.due(SALE), 0, -1):
+            record = self.plain.hget(keys.reservations(SALE), id).split("\n")
+            record[4] = str(int(record[3]) - 1)
+            self.plain.hset(keys.reservations(SALE), id, "\n".join(record))
+            self.plain.zadd(keys.due(SALE), {id: record[4]})
+
+    def grant(self, number: int, *lines: tuple[str, int, bool], reason: str = "delivery") -> Granted:
+        return self.run(self.gate.grant(SALE, number, lines, actor="merchant", reason=reason))
+
+    def evaluate(self, verb: str, *args: str | int) -> list[Any]:
+        """Call a script past the gate, with arguments that the gate would never send."""
+        nouns = NOUNS[verb]
+        return self.plain.evalsha(SCRIPTS[verb].sha, len(nouns), *(getattr(keys, noun)(SALE) for noun in nouns), *args)
+
     def stock(self) -> dict[str, str]:
         return self.plain.hgetall(f"gk1:{{{SALE}}}:stock")
 
@@ -55,7 +89,7 @@ class Sale:
         return [fields["event"] for _, fields in self.plain.xrange(f"gk1:{{{SALE}}}:outbox")]
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything in Redis, by key."""
+        """Everything in Redis, by key: types, members, stream entries with their ids."""
         read = {
             "hash": self.plain.hgetall,
             "stream": self.plain.xrange,

@@ -46,7 +46,9 @@ def test_the_first_lines_bind_the_keys_of_the_header_by_name(name: str) -> None:
 
 @each_script
 def test_the_gate_sends_the_keys_of_the_header_in_its_order(name: str) -> None:
-    body = GATE.split(f"async def {name}(")[1].split("async def ")[0] + GATE.split("CONTROL_KEYS =")[1].split("\n")[0]
+    body = GATE.split(f"async def {name}(")[1].split("async def ")[0]
+    for shared in re.findall(r"(\w+_KEYS)", body):
+        body += GATE.split(f"{shared} =")[1].split("\n")[0]
     sent = re.search(r"\((keys\.sale(?:, keys\.\w+)*)\)", body)
     assert sent and sent.group(1).replace("keys.", "").split(", ") == header(name)["KEYS"].split()
 
@@ -64,7 +66,9 @@ def test_every_outcome_is_one_that_some_script_answers() -> None:
 @each_script
 def test_the_event_of_the_header_is_the_one_that_it_writes(name: str) -> None:
     text = code(SCRIPTS[name])
-    written = re.findall(r"append_event\(\w+, \w+, '(\w+)'", text) + re.findall(r"'event', '(\w+)\\n'", text)
+    written = re.findall(r"append_event\(\w+, \w+, '(\w+)'", text)
+    written += re.findall(r"write_change\(\w+, \w+, \w+, \w+, \w+, '(\w+)'", text)
+    written += re.findall(r"event = '(\w+)\\n'", text)
     promised = header(name)["event"]
     assert bool(written) == (promised != "none")
     assert all(event in promised for event in written)

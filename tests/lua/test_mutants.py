@@ -12,22 +12,26 @@ from lua import Script
 from tests.lua.sale import SALE, Sale, purchase
 
 MUTANTS = {
-    "sells one more than there is": ("admit", "s.available < wanted", "s.available + 1 < wanted"),
-    "strands the last unit": ("admit", "s.available < wanted", "s.available <= wanted"),
-    "forgets that it sold": ("admit", "s.available = s.available - quantity", "s.available = s.available - 0"),
-    "forgets who holds": ("admit", "s.held = s.held + quantity", "s.held = s.held + 0"),
-    "takes a retry for a purchase": ("admit", "local record = record_of(id)", "local record = nil"),
-    "does not see a retry within the batch": ("admit", "return records[id] or", "return"),
-    "answers a reused key": ("admit", "return same and", "return true and"),
-    "takes part of a cart": ("admit", "if #refused > 1 then", "if #refused > 99 then"),
+    "sells one more than there is": ("admit", "s.available < units", "s.available + 1 < units"),
+    "strands the last unit": ("admit", "s.available < units", "s.available <= units"),
+    "forgets that it sold": ("admit", "s.available = s.available - wanted[sku]", "s.available = s.available - 0"),
+    "forgets who holds": ("admit", "s.held = s.held + wanted[sku]", "s.held = s.held + 0"),
+    "takes a retry for a purchase": ("admit", "local record = records[purchase.id]", "local record = nil"),
+    "does not see a retry within the batch": ("admit", "  records[purchase.id] = 'held", "  local lost = 'held"),
+    "answers a reused key": ("admit", ".items == purchase.items and", ".items and"),
+    "takes part of a cart": (
+        "admit", "return unknown or paused or short", "return unknown or paused or short and #short > 5 and short",
+    ),
     "counts a buyer one unit too far": ("admit", "count + units > per_buyer", "count + units > per_buyer + 1"),
-    "forgets the buyer's units": ("admit", "counts[buyer] = count + units", "counts[buyer] = count"),
+    "forgets the buyer's units": (
+        "admit", "counts[purchase.buyer], counted = count + units", "counts[purchase.buyer], counted = count",
+    ),
     "sells when closed": ("admit", "elseif state ~= 'open' then", "elseif false then"),
     "sells a paused SKU": ("admit", "elseif s.paused then", "elseif false then"),
     "writes no event": ("admit", "last_id = redis.call('XADD', outbox_key,", "last_id = redis.call('XADD', 'lost',"),
     "sells under a fence": ("prelude", "if fence ~= '' then", "if false then"),
     "trusts another Redis": ("prelude", "if replid ~= replication_id() then", "if false then"),
-    "grants twice": ("grant", "tonumber(number) <= tonumber(last)", "tonumber(number) < tonumber(last)"),
+    "grants twice": ("grant", "wanted <= last then", "wanted < last then"),
     "takes back what is held": ("grant", "s.available + delta < 0", "s.granted + delta < 0"),
 }  # fmt: skip
 
