@@ -58,6 +58,8 @@ class Batcher:
         self._calls: set[asyncio.Task[None]] = set()
         self.touched: set[str] = set()
         """Sales that got events since the owner last cleared it."""
+        self.deadlines: dict[str, int] = {}
+        """Sale → the first deadline (ms) of holds that it got since the owner last cleared it."""
 
     async def admit(self, purchase: Purchase) -> Decision:
         """Return the decision; raises GateError. A caller that goes away leaves its purchase to be decided."""
@@ -97,12 +99,20 @@ class Batcher:
         except Exception as error:  # whatever it was, every caller must hear of it
             _fail(batch, error)
             return error if isinstance(error, GateUnavailable) else None
-        if any(decision.outcome is Outcome.ADMITTED for decision in decisions):
-            self.touched.add(sale)
+        self._note(sale, decisions)
         for (_, future), decision in zip(batch, decisions, strict=True):
             if not future.done():
                 future.set_result(decision)
         return None
+
+    def _note(self, sale: str, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            if decision.outcome is Outcome.ADMITTED:
+                self.touched.add(sale)
+                if decision.reservation:  # its deadline is that of the whole batch
+                    deadline = decision.reservation.expires_ms
+                    self.deadlines[sale] = min(deadline, self.deadlines.get(sale, deadline))
+                return
 
     def _give_up(self, lane: Lane, error: GateUnavailable) -> None:
         """Refuse whoever waits: behind a Redis that hangs, each would wait for one more timeout than the one before."""

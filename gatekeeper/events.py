@@ -119,6 +119,8 @@ class Checkpoint:
     """What Redis counted at this very position; the ledger must count the same."""
 
     at_ms: int
+    buyer_units: int | None
+    """Units that all buyers' counts come to; None: the sale has no limit per buyer, and counts none."""
     lines: tuple[CheckpointLine, ...]
 
 
@@ -193,7 +195,8 @@ def _confirm(at: str, id: str, actor: str, payment: str, outcome: str) -> Confir
 
 
 def _release(at: str, id: str, actor: str, origin: str, reason: str) -> Release:
-    origin = _one_of(origin, "held", "sold")
+    if _one_of(origin, "held", "sold") == "sold":
+        _one_of(reason, "refund", "rejected")
     return Release(_natural(at), _id(id), _required(actor), origin, _required(reason))
 
 
@@ -217,9 +220,9 @@ def _control(
     return Control(_natural(at), _required(action), _required(actor), _required(state), *settings, sku)
 
 
-def _checkpoint(at: str, lines: str) -> Checkpoint:
+def _checkpoint(at: str, buyer_units: str, lines: str) -> Checkpoint:
     parsed = tuple(CheckpointLine(sku, *map(_natural, counts)) for sku, *counts in _words(lines, 5))
-    return Checkpoint(_natural(at), parsed)
+    return Checkpoint(_natural(at), _natural(buyer_units) if buyer_units else None, parsed)
 
 
 def _epoch(at: str, predecessor: str, actor: str) -> Epoch:

@@ -6,7 +6,7 @@ InvalidInput for what a script would take for damage. Expected refusals are valu
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -120,15 +120,16 @@ class Gate:
         self, sale: str, *, skus: Sequence[str] = (), after: str = "", limit: int = 100
     ) -> SaleView | tuple[str, ...]:
         """Read the sale and the named SKUs, or a page of ≤ `limit` SKUs; or return the names that do not exist."""
-        names = (keys.sale, keys.stock, keys.skus, keys.outbox)
+        names = (keys.sale, keys.stock, keys.skus, keys.due, keys.outbox)
         reply = await self._call("availability", sale, names, [after, limit, *skus])
         if isinstance(reply, Refusal):
             return tuple(sku.decode() for sku in reply.details)
-        now, state, opens, closes, per_buyer, hold, count, next_, pending, *flat = reply
+        now, state, opens, closes, per_buyer, hold, count, next_, pending, deadline, checkpoint, *flat = reply
         counters = {sku.decode(): Counters.unpack(packed.decode()) for sku, packed in _pairs(flat)}
         epoch = self._epochs[sale]
         numbers = opens, closes, per_buyer, hold, count
-        return SaleView(sale, epoch, now, state.decode(), *numbers, next_.decode(), pending, counters)
+        lag = pending, deadline, checkpoint.decode()
+        return SaleView(sale, epoch, now, state.decode(), *numbers, next_.decode(), *lag, counters)
 
     async def grant(
         self, sale: str, number: int, lines: Iterable[tuple[str, int, bool]], *, actor: str, reason: str = ""
@@ -183,9 +184,14 @@ class Gate:
         """Return the position of the sale's newest event; None without an outbox."""
         return (await self.last_positions([sale])).get(sale)
 
-    async def applied(self, sale: str, position: Position, *, keep: int) -> None:
-        """Tell the sale how far the ledger is, let admission go on, and trim what lies `keep` events behind."""
+    async def applied(self, sale: str, position: Position, *, keep: int, checkpoint: str = "") -> None:
+        """Tell the sale how far the ledger is, let admission go on, and trim what lies `keep` events behind.
+
+        `checkpoint`: what the newest comparison came to, "result position at_ms skus"; "" leaves the last one.
+        """
         fields: dict[Any, Any] = {"applied_epoch": position.epoch, "applied_n": position.n, "backlog_full": 0}
+        if checkpoint:
+            fields["checkpoint"] = checkpoint
         async with self.redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.sale(sale), mapping=fields)
             if position.n > keep:
@@ -215,6 +221,12 @@ class Gate:
         """Return every SKU's counters, fenced or not; raises ValueError when one is malformed."""
         packed = await self._send(self.redis.hgetall(keys.stock(sale)))
         return {sku.decode(): Counters.unpack(counts.decode()) for sku, counts in packed.items()}
+
+    async def sku_names(self, sale: str, after: str, limit: int) -> list[str]:
+        """Return the ≤ `limit` SKUs that follow `after` in byte order, fenced or not."""
+        least = f"({after}" if after else "-"
+        names = await self._send(self.redis.zrangebylex(keys.skus(sale), least, "+", start=0, num=limit))
+        return [sku.decode() for sku in names]
 
     async def reservation_count(self, sale: str) -> int:
         """Return how many reservations Redis holds of a sale, fenced or not."""
@@ -254,6 +266,43 @@ class Gate:
     async def rung(self, count: int) -> list[str]:
         """Take ≤ `count` sales that rang."""
         return [sale.decode() for sale in await self._send(self.redis.spop(keys.DOORBELL, count))]
+
+    async def remind(self, deadlines: Mapping[str, int]) -> None:
+        """Hint to expiry that a hold of each sale ends then (ms of Redis's clock); an earlier hint stands."""
+        await self._send(self.redis.zadd(keys.DEADLINES, dict(deadlines), lt=True))
+
+    async def due(self, count: int) -> tuple[int, list[str]]:
+        """Return Redis's time in ms, and ≤ `count` sales of which a hold should have ended, the most overdue first."""
+        seconds, micros = await self._send(self.redis.time())
+        now = seconds * 1000 + micros // 1000
+        sales = await self._send(self.redis.zrangebyscore(keys.DEADLINES, "-inf", now, start=0, num=count))
+        return now, [sale.decode() for sale in sales]
+
+    async def forget_deadline(self, sale: str) -> None:
+        """Drop the hint of a sale that is about to be swept."""
+        await self._send(self.redis.zrem(keys.DEADLINES, sale))
+
+    async def first_deadlines(self, sales: Sequence[str]) -> dict[str, int]:
+        """Return the deadline (ms) of the first hold of each sale that has one, fenced or not."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for sale in sales:
+                pipe.zrange(keys.due(sale), 0, 0, withscores=True)
+            replies = await self._send(pipe.execute(raise_on_error=False))
+        found = zip(sales, replies, strict=True)
+        return {sale: int(reply[0][1]) for sale, reply in found if reply and isinstance(reply, list)}
+
+    async def catalogue_page(self, cursor: int, count: int) -> tuple[int, list[str]]:
+        """Return the next sales of the catalogue and where to go on (0: that was all); some may come twice."""
+        cursor, members = await self._send(self.redis.sscan(keys.CATALOGUE, cursor, count=count))
+        return cursor, [name for name in (member.decode() for member in members) if name != keys.CATALOGUE_MARK]
+
+    async def beat(self, name: str, now_ms: int) -> None:
+        """Leave word that a part of the worker is alive."""
+        await self._send(self.redis.hset(keys.HEARTBEATS, name, str(now_ms)))
+
+    async def heartbeat(self, name: str) -> int:
+        """Return when a part of the worker last left word, in ms of Redis's clock; 0 = never."""
+        return int(await self._send(self.redis.hget(keys.HEARTBEATS, name)) or 0)
 
     async def newly_fenced(self, count: int) -> list[str]:
         """Take ≤ `count` sales that fenced themselves."""

@@ -14,6 +14,11 @@ CATALOGUE_MARK = "."
 DOORBELL = f"{PREFIX}doorbell"
 """Set of sales that got events since the ticker last looked. A hint only: the ticker's rotation finds the rest."""
 
+DEADLINES = f"{PREFIX}deadlines"
+"""Sorted set: sale → the deadline (ms of Redis's clock) of a hold of it. A hint for expiry, like the doorbell."""
+
+HEARTBEATS = f"{PREFIX}heartbeats"
+"""Hash: name of a worker's part → when it last did its round, in ms of Redis's clock."""
 
 FENCED = f"{PREFIX}fenced"
 """Set of sales that fenced themselves since the controller last looked. A hint only, like the doorbell."""

@@ -20,6 +20,7 @@ FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 
 _purchases = Counter("gatekeeper_purchases_total", "Purchases answered, by outcome.", ["outcome"])
 _requests = Counter("gatekeeper_http_requests_total", "HTTP requests answered.", ["route", "status"])
+_endings = Counter("gatekeeper_endings_total", "Confirms, releases and settlements answered.", ["verb", "outcome"])
 _scripts = Histogram(
     "gatekeeper_script_duration_seconds", "One script call, sent to answered.", ["script"], buckets=FAST
 )
@@ -43,8 +44,16 @@ LAG_SECONDS = Histogram(
     buckets=(*FAST, 5, 30, 300),
 )
 _checkpoints = Counter("gatekeeper_checkpoints_total", "Checkpoints compared.", ["result"])
+ESCALATIONS = Counter("gatekeeper_escalations_total", "Sales paused because Redis had far too much available.")
 EPOCHS = Counter("gatekeeper_epochs_opened_total", "Epochs proven and opened.")
 FENCED_SALES = Gauge("gatekeeper_fenced_sales", "Sales that answer nothing until proven.", multiprocess_mode="livemax")
+EXPIRED = Counter("gatekeeper_expired_holds_total", "Holds that ended at their deadline.")
+EXPIRY_LAG = Gauge(
+    "gatekeeper_expiry_lag_seconds", "How overdue the oldest hold was at the last sweep.", multiprocess_mode="livemax"
+)
+EXPIRY_SWEEP = Gauge(
+    "gatekeeper_expiry_last_sweep_timestamp_seconds", "When expiry last looked.", multiprocess_mode="livemax"
+)
 TICKS = Gauge(
     "gatekeeper_ticker_last_tick_timestamp_seconds", "When the ticker last looked.", multiprocess_mode="livemax"
 )
@@ -57,6 +66,12 @@ def purchases(outcome: str) -> Counter:
 
 
 @cache
+def endings(verb: str, outcome: str) -> Counter:
+    """Counter of confirm, release or settle, by outcome; `replayed` for one that was answered before."""
+    return _endings.labels(verb, outcome)
+
+
+@cache
 def requests(route: str, status: int) -> Counter:
     """Counter of HTTP requests by route (a template, not a path) and status."""
     return _requests.labels(route, str(status))
@@ -64,7 +79,7 @@ def requests(route: str, status: int) -> Counter:
 
 @cache
 def checkpoints(result: str) -> Counter:
-    """Counter of checkpoints that were `equal` or showed `drift`."""
+    """Counter of checkpoints that were `equal`, `unproven` (quarantine explains it) or showed `drift`."""
     return _checkpoints.labels(result)
 
 

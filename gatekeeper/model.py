@@ -207,4 +207,8 @@ class SaleView:
     """The last SKU of this page if another follows, else ""."""
     pending: int
     """Events that the ledger has not applied yet."""
+    deadline_ms: int
+    """Of the hold that is due first; 0 = there is no hold."""
+    checkpoint: str
+    """The newest comparison with the ledger, "result position at_ms skus"; "" before the first."""
     skus: dict[str, Counters]

@@ -34,6 +34,8 @@ class Settings:
     """Purchases waiting in one front door; past it 503 `overloaded`."""
     backlog_limit: int = 1_000_000
     """Events that may wait for the ledger, per sale (≈ 200 B each in Redis); past it 503 `backlog_full`."""
+    checkpoint_seconds: float = 5.0
+    """Between two scheduled comparisons of a sale in which something happens."""
     keep_events: int = 100_000
     """Applied events kept in the outbox, per sale, so that a Postgres restored to a little earlier can catch up."""
 

@@ -39,7 +39,7 @@ end
 -- field → value of a hash's fields; false when absent.
 local function read_fields(key, fields)
   local values = {}
-  for i, value in ipairs(redis.call('HMGET', key, unpack(fields))) do
+  for i, value in ipairs(#fields > 0 and redis.call('HMGET', key, unpack(fields)) or {}) do
     values[fields[i]] = value
   end
   return values

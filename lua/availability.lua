@@ -1,19 +1,19 @@
--- purpose: read a sale's state, window and the counters of named SKUs, or of a page of all SKUs in order
--- KEYS: sale stock skus outbox
+-- purpose: read a sale's state, window and the counters of named SKUs, or of a page of all (next = "": the last)
+-- KEYS: sale stock skus due outbox
 -- ARGV: epoch_floor after limit (sku)*        SKUs named: `after` and `limit` are not looked at
--- reply: ok epoch now_ms state opens_at closes_at per_buyer hold_ms skus next pending (sku stock)*        next = "" on the last page
+-- reply: ok epoch now_ms state opens_at closes_at per_buyer hold_ms skus next pending deadline checkpoint (sku stock)*
 -- codes: ok unknown_sku unknown_sale sale_archived sale_fenced
 -- event: none
-local sale_key, stock_key, skus_key, outbox_key = unpack(KEYS)
+local sale_key, stock_key, skus_key, due_key, outbox_key = unpack(KEYS)
 local epoch_floor, after, limit = ARGV[1], ARGV[2], ARGV[3]
 
-local refusal, epoch = enter({ 'hash', 'hash', 'zset', 'stream' }, epoch_floor)
+local refusal, epoch = enter({ 'hash', 'hash', 'zset', 'zset', 'stream' }, epoch_floor)
 if refusal then
   return refusal
 end
 local state, opens_at, closes_at, per_buyer, hold_ms, applied_n =
   sale_fields('opens_at', 'closes_at', 'per_buyer', 'hold_ms', 'applied_n')
-local applied_epoch = redis.call('HGET', sale_key, 'applied_epoch')
+local applied_epoch, checkpoint = unpack(redis.call('HMGET', sale_key, 'applied_epoch', 'checkpoint'))
 
 local wanted, next_page = {}, ''
 for i = 4, #ARGV do
@@ -40,7 +40,7 @@ end
 
 local reply = {
   'ok', tonumber(epoch), now_ms(), state, opens_at, closes_at, per_buyer, hold_ms,
-  redis.call('ZCARD', skus_key), next_page, pending(),
+  redis.call('ZCARD', skus_key), next_page, pending(), tonumber(redis.call('ZRANGE', due_key, 0, 0, 'WITHSCORES')[2] or 0), checkpoint or '',
 }
 local unknown = { 'unknown_sku' }
 for _, sku in ipairs(wanted) do

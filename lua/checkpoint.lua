@@ -1,4 +1,4 @@
--- purpose: append an event that carries Redis's own counters of some SKUs at this very position
+-- purpose: append an event that carries Redis's own counters of some SKUs, and of all buyers, at this very position
 -- KEYS: sale stock outbox
 -- ARGV: epoch_floor (sku)*
 -- reply: ok epoch n        the event's position
@@ -11,6 +11,7 @@ local refusal, epoch = enter({ 'hash', 'hash', 'stream' }, epoch_floor)
 if refusal then
   return refusal
 end
+local _, per_buyer, buyer_units = sale_fields('per_buyer', 'buyer_units')
 local lines = {}
 for i = 2, #ARGV do
   local sku = ARGV[i]
@@ -18,5 +19,6 @@ for i = 2, #ARGV do
   local s = unpack_stock(sku, packed)
   lines[#lines + 1] = string.format('%s %d %d %d %d', sku, s.available, s.held, s.sold, s.granted)
 end
-local id = append_event(outbox_key, epoch, 'checkpoint', now_ms(), table.concat(lines, ' '))
+local units = per_buyer > 0 and buyer_units or '' -- counted only while there is a limit
+local id = append_event(outbox_key, epoch, 'checkpoint', now_ms(), units, table.concat(lines, ' '))
 return { 'ok', tonumber(epoch), tonumber(string.match(id, '%-(%d+)$')) }

@@ -4,6 +4,7 @@ One transaction locks the cursor, applies what follows it and moves it. Dead bef
 after it, the cursor says so. Redis hears of it afterwards, and only to trim.
 """
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from gatekeeper import metrics
 from gatekeeper.errors import GateError
 from gatekeeper.events import Epoch, MalformedEvent, parse
 from gatekeeper.gate import Gate
-from gatekeeper.ledger import Connection, cursors, quarantine
+from gatekeeper.ledger import Connection, checkpoints, cursors, quarantine
 from gatekeeper.ledger.apply import Applied, Raw, apply
 from gatekeeper.model import Position
+
+log = logging.getLogger(__name__)
 
 BATCH = 2_000
 """Events in one transaction: ≈ 40 ms of the cursor's lock."""
@@ -53,13 +56,14 @@ async def drain(gate: Gate, connection: Connection, sale: str, *, keep: int, bud
         events += step.events
         if step.events:
             assert step.position
-            await gate.applied(sale, step.position, keep=keep)
+            await gate.applied(sale, step.position, keep=keep, checkpoint=step.checkpoint)
         if step.stop is not None:
             break
         if time.monotonic() > deadline:
             step.stop = Stop.BUDGET
             break
     await _pause_quarantined(gate, connection, sale)
+    await _stop_surplus(gate, connection, sale)
     return Drained(step.stop, events, step.position)
 
 
@@ -70,6 +74,8 @@ class _Step:
     stop: Stop | None = None
     position: Position | None = None
     events: int = 0
+    checkpoint: str = ""
+    """What its newest checkpoint came to: "result position at_ms skus"."""
 
 
 async def _step(gate: Gate, connection: Connection, sale: str) -> _Step:
@@ -84,8 +90,9 @@ async def _step(gate: Gate, connection: Connection, sale: str) -> _Step:
             applied = apply(connection, sale, whole)
             cursors.move(connection, sale, whole[-1][0])
     if whole:
-        await _after(gate, sale, whole, applied, time.perf_counter() - started)
-        return _Step(None if len(batch) == BATCH or len(whole) < len(batch) else Stop.EMPTY, whole[-1][0], len(whole))
+        _count(whole, applied, time.perf_counter() - started)
+        stop = None if len(batch) == BATCH or len(whole) < len(batch) else Stop.EMPTY
+        return _Step(stop, whole[-1][0], len(whole), str(applied.comparisons[-1]) if applied.comparisons else "")
     reason = _loss(cursor, batch, await gate.last_position(sale))
     if reason:
         await gate.control(sale, "fence", actor=ACTOR, reason=reason)
@@ -121,19 +128,33 @@ def _loss(cursor: Position, batch: list[Raw], last: Position | None) -> str:
     return ""
 
 
-async def _after(gate: Gate, sale: str, batch: list[Raw], applied: Applied, seconds: float) -> None:
+def _count(batch: list[Raw], applied: Applied, seconds: float) -> None:
     metrics.EVENTS_APPLIED.inc(len(batch))
     metrics.EVENTS_QUARANTINED.inc(applied.quarantined)
     metrics.APPLY_SECONDS.observe(seconds)
-    metrics.checkpoints("equal").inc(applied.checkpoints - applied.drifted)
-    metrics.checkpoints("drift").inc(applied.drifted)
+    for found in applied.comparisons:
+        metrics.checkpoints(found.result).inc()
     try:
         newest = parse(batch[-1][1])
         metrics.LAG_SECONDS.observe(max(0.0, time.time() - newest.at_ms / 1000))
     except MalformedEvent:
         pass
-    for sku in applied.surplus:
-        await gate.control(sale, "pause_sku", actor=ACTOR, sku=sku)
+
+
+async def _stop_surplus(gate: Gate, connection: Connection, sale: str) -> None:
+    """Sell nothing more of what Redis has too much of; where it is far too much, nothing of the sale."""
+    for found in checkpoints.unstopped(connection, sale):
+        log.error("%s: at %s Redis had more available than the ledger of %s", sale, found.position, set(found.surplus))
+        try:
+            for sku in found.surplus:
+                await gate.control(sale, "pause_sku", actor=ACTOR, sku=sku)
+            if any(found.surplus.values()):
+                log.error("%s: that is over 5 %% of what was granted: the sale is paused", sale)
+                metrics.ESCALATIONS.inc()
+                await gate.control(sale, "pause", actor=ACTOR)
+        except GateError:
+            return  # fenced: it sells nothing anyway
+        checkpoints.mark_stopped(connection, sale, found.position)
 
 
 async def _pause_quarantined(gate: Gate, connection: Connection, sale: str) -> None:

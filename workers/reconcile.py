@@ -13,11 +13,12 @@ from typing import Any
 from gatekeeper.errors import GatekeeperError
 from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection, checkpoints, cursors, stock
-from gatekeeper.model import Position, SaleView
+from gatekeeper.model import Position
 from workers.drain import Stop, drain
 
 SKUS_PER_CHECKPOINT = 500
 """One event's size, ≈ 15 kB, and ≈ 1 ms of Redis's time."""
+PAGE = 10_000
 PATIENCE = 60.0
 """Seconds to wait for the drain to reach the last checkpoint."""
 
@@ -45,6 +46,7 @@ async def reconcile(
     progress: Callable[[int], None] = lambda skus: None,
 ) -> Report:
     """Compare every SKU that either side knows; works with and without a running worker."""
+    await gate.availability(sale, limit=1)  # a sale that is not there, or fenced, says so
     skus = sorted({*await _redis_skus(gate, sale), *stock.rows(connection, sale)})
     positions = []
     for start in range(0, len(skus), SKUS_PER_CHECKPOINT):
@@ -57,12 +59,8 @@ async def reconcile(
 
 async def _redis_skus(gate: Gate, sale: str) -> list[str]:
     skus: list[str] = []
-    view = await gate.availability(sale, limit=1000)
-    while isinstance(view, SaleView):
-        skus += view.skus
-        if not view.next:
-            break
-        view = await gate.availability(sale, after=view.next, limit=1000)
+    while page := await gate.sku_names(sale, skus[-1] if skus else "", PAGE):
+        skus += page
     return skus
 
 

@@ -1,4 +1,4 @@
-"""`gatekeeper worker`: the controller, the ticker and the RQ workers, each a process of its own, kept alive."""
+"""`gatekeeper worker`: controller, ticker, expiry, checkpoints and the RQ workers, each a process, kept alive."""
 
 import logging
 import signal
@@ -14,6 +14,7 @@ from gatekeeper.settings import Settings
 
 log = logging.getLogger(__name__)
 
+PARTS = ("controller", "ticker", "expire", "checkpoints")
 LOOK = 0.2
 """Seconds between looks at the children."""
 
@@ -28,7 +29,7 @@ def run(settings: Settings, *, processes: int = 1, metrics_port: int = 0) -> Non
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    children = [Child([f"workers.{name}"]) for name in ("controller", "ticker", *["queue"] * processes)]
+    children = [Child([f"workers.{name}"]) for name in (*PARTS, *["queue"] * processes)]
     with shared_folder(), _metrics_served(metrics_port):
         while not stop.is_set():
             for child in children:

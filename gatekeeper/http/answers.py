@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from gatekeeper.model import Counters, Reservation, SaleView
+from gatekeeper.model import Counters, Refund, Reservation, SaleView
 
 Headers = list[tuple[bytes, bytes]]
 """(lower-case name, value), as ASGI has them."""
@@ -48,7 +48,7 @@ def rfc3339(ms: int) -> str:
 
 
 def reservation_json(r: Reservation) -> dict[str, Any]:
-    """A reservation's members; `reference` and `payment` only where there is one."""
+    """A reservation's members; `reference`, `payment` and `refunds` only where there is one."""
     content: dict[str, Any] = {"id": r.id, "sale": r.sale, "buyer": r.buyer}
     if r.reference:
         content["reference"] = r.reference
@@ -57,10 +57,17 @@ def reservation_json(r: Reservation) -> dict[str, Any]:
     content["late"] = r.late
     if r.payment:
         content["payment"] = r.payment
+    if r.refunds:
+        content["refunds"] = [_refund_json(refund) for refund in r.refunds]
     content["idempotency_key"] = r.idempotency_key
     content["created_at"] = rfc3339(r.created_ms)
     content["expires_at"] = rfc3339(r.expires_ms)
     return content
+
+
+def _refund_json(refund: Refund) -> dict[str, str]:
+    content = {"payment": refund.payment, "state": refund.state}
+    return {**content, "refund": refund.refund} if refund.refund else content
 
 
 def sale_json(view: SaleView) -> dict[str, Any]:
@@ -84,7 +91,21 @@ def status_json(view: SaleView) -> dict[str, Any]:
     units = ("available", "held", "sold", "granted")
     tracked = [counters for counters in view.skus.values() if counters.tracked]
     totals = {unit: sum(getattr(counters, unit) for counters in tracked) for unit in units}
-    return {**sale_json(view), "epoch": view.epoch, "pending": view.pending, "page_totals": totals}
+    return {
+        **sale_json(view),
+        "epoch": view.epoch,
+        "pending": view.pending,
+        "next_deadline": rfc3339(view.deadline_ms) if view.deadline_ms else None,
+        "checkpoint": _checkpoint_json(view.checkpoint),
+        "page_totals": totals,
+    }
+
+
+def _checkpoint_json(line: str) -> dict[str, Any] | None:
+    if not line:
+        return None
+    result, position, at_ms, skus = line.split(" ")
+    return {"result": result, "position": position, "at": rfc3339(int(at_ms)), "skus": int(skus)}
 
 
 def _sku_json(sku: str, c: Counters) -> dict[str, Any]:

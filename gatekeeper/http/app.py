@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gatekeeper import metrics
 from gatekeeper.errors import GatekeeperError
-from gatekeeper.http import operations, probes
+from gatekeeper.http import endings, operations, probes
 from gatekeeper.http.answers import Answer
 from gatekeeper.http.door import Door
 from gatekeeper.http.operations import ADMIN, ANYONE, SHOP, Endpoint, Operation
@@ -27,6 +27,9 @@ from gatekeeper.settings import Settings
 _OPERATIONS: tuple[tuple[str, str, Operation, frozenset[str]], ...] = (
     ("GET", ROUTE, operations.find_by_key, ANYONE),
     ("GET", ROUTE + "/{id}", operations.get_reservation, ANYONE),
+    ("POST", ROUTE + "/{id}/confirm", endings.confirm, SHOP),
+    ("POST", ROUTE + "/{id}/release", endings.release, ANYONE),
+    ("POST", ROUTE + "/{id}/settle", endings.settle, SHOP),
     ("GET", "/v1/sales/{sale}", operations.get_sale, SHOP),
     ("GET", "/v1/admin/sales/{sale}/status", operations.get_status, ADMIN),
     ("POST", "/v1/admin/sales/{sale}/open", operations.control("open"), ADMIN),

@@ -107,12 +107,16 @@ class Door:
             await self._ring_once()
 
     async def _ring_once(self) -> None:
-        """Hint to the ticker; it finds events without hints too, later."""
+        """Hint to the ticker and to expiry; they find what waits without hints too, later."""
         touched, self.batcher.touched = self.batcher.touched, set()
+        deadlines, self.batcher.deadlines = self.batcher.deadlines, {}
         if not touched:
             return
         try:
             await self.gate.ring(touched)
+            if deadlines:
+                await self.gate.remind(deadlines)
         except (GateError, aioredis.RedisError) as error:
             self.batcher.touched |= touched
+            self.batcher.deadlines = deadlines | self.batcher.deadlines
             _log.warning("doorbell not rung: %s", error)

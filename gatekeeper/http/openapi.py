@@ -18,8 +18,9 @@ PURCHASE_CODES = (
     *("overloaded", "backlog_full", "internal_error"),
     *(*_NOT_NOW, *_ACCESS, *_BODY),
 )
-_READ_CODES = ("invalid_request", "internal_error", *_NOT_NOW, *_ACCESS)
-_CONTROL_CODES = ("sale_not_open", "sale_paused", "sale_closed", *_READ_CODES, *_BODY)
+_READ_CODES = ("invalid_request", "internal_error", "sale_closed", *_NOT_NOW, *_ACCESS)
+_ENDING_CODES = ("unknown_reservation", "unsupported_media_type", *_READ_CODES, *_BODY)
+_CONTROL_CODES = ("sale_not_open", "sale_paused", *_READ_CODES, *_BODY)
 
 
 def _ref(name: str) -> Json:
@@ -76,13 +77,31 @@ SCHEMAS: Json = {
             "sale": _SALE,
             "buyer": _TEXT,
             "items": _array(_ref("Item")),
-            "state": _string(enum=["held", "sold", "released", "expired", "refund_due", "refunded"]),
+            "state": _string(enum=["held", "sold", "released", "expired"]),
             "late": {"type": "boolean", "description": "Sold after its deadline."},
             "idempotency_key": _KEY,
             "created_at": _TIME,
             "expires_at": _TIME,
         },
-        {"reference": _TEXT, "payment": _string()},
+        {"reference": _TEXT, "payment": _TEXT, "refunds": _array(_ref("Refund"))},
+    ),
+    "Refund": _object(
+        {"payment": _TEXT, "state": _string(enum=["refund_due", "refunded", "rejected"])}, {"refund": _TEXT}
+    ),
+    "Payment": _object({"payment": _TEXT}, closed=True),
+    "Reason": _object(
+        {
+            "reason": {
+                **_TEXT,
+                "description": "Of a sold reservation: `refund` (its payment becomes due back) or `rejected`.",
+            }
+        },
+        closed=True,
+    ),
+    "Settlement": _object(
+        {"refund": _TEXT},
+        {"payment": {**_TEXT, "description": "Which payment; needed when several are due back."}},
+        closed=True,
     ),
     "Availability": _object(
         {
@@ -101,6 +120,17 @@ SCHEMAS: Json = {
             **_SALE_MEMBERS,
             "epoch": {"type": "integer", "description": "Generation of the sale's state."},
             "pending": {"type": "integer", "description": "Events that the ledger has not applied yet."},
+            "next_deadline": {**_TIME_OR_NULL, "description": "Of the hold that is due first."},
+            "checkpoint": {
+                "type": ["object", "null"],
+                "description": "The newest comparison with the ledger.",
+                "properties": {
+                    "result": _string(enum=["equal", "unproven", "drift"]),
+                    "position": _string(),
+                    "at": _TIME,
+                    "skus": _UNITS,
+                },
+            },
             "page_totals": _object({unit: {"type": "integer"} for unit in ("available", "held", "sold", "granted")}),
         }
     ),
@@ -122,6 +152,8 @@ SCHEMAS: Json = {
             "skus": _array(_SKU, description="unknown_sku, sku_paused"),
             "limit": {**_UNITS, "description": "buyer_limit"},
             "opens_at": {**_TIME, "description": "sale_not_open"},
+            "reservation": {**_ref("Reservation"), "description": "confirm, release, settle: as it is now"},
+            "refund_due": {**_TEXT, "description": "confirm: this payment is to be refunded"},
             "idempotency_key": {**_KEY, "description": "503 of a purchase: ask again with it."},
         },
     ),
@@ -177,6 +209,13 @@ def _operation(name: str, summary: str, parameters: list[Json], ok: Json, codes:
 def _control(action: str) -> Json:
     ok = {"200": _ok("The sale's state now.", "Changed")}
     return {"post": _operation(f"{action}Sale", f"{action.capitalize()} a sale.", [_PATH_SALE], ok, _CONTROL_CODES)}
+
+
+def _ending(verb: str, summary: str, body: str, *codes: str) -> Json:
+    ok = {"200": _ok("The reservation as it is now.", "Reservation", "Idempotent-Replayed")}
+    more = {"requestBody": {"required": True, "content": _content(body)}}
+    parameters = [_PATH_SALE, _PATH_ID]
+    return {"post": _operation(f"{verb}Reservation", summary, parameters, ok, (*codes, *_ENDING_CODES), **more)}
 
 
 def _probe(name: str, summary: str, media: str, codes: tuple[str, ...] = ()) -> Json:
@@ -244,6 +283,21 @@ SPEC: Json = {
                 ("unknown_reservation", *_READ_CODES),
             )
         },
+        "/v1/sales/{sale}/reservations/{id}/confirm": _ending(
+            "confirm",
+            "A payment arrived: make the hold a sale. Not for buyer tokens.",
+            "Payment",
+            *("hold_expired", "not_held", "payment_mismatch"),
+        ),
+        "/v1/sales/{sale}/reservations/{id}/release": _ending(
+            "release", "Give the units back. A buyer token: its own hold only.", "Reason", "hold_expired", "not_held"
+        ),
+        "/v1/sales/{sale}/reservations/{id}/settle": _ending(
+            "settle",
+            "A payment that was due back has been refunded. Not for buyer tokens.",
+            "Settlement",
+            *("nothing_due", "refund_mismatch", "payment_ambiguous"),
+        ),
         "/v1/sales/{sale}": {
             "get": _operation(
                 "getSale",

@@ -1,4 +1,4 @@
-"""All that is not a purchase: looking up reservations and sales, and the admin's verbs. Each returns an Answer."""
+"""Looking up reservations and sales, and the admin's verbs. Each operation returns an Answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -87,10 +87,15 @@ async def find_by_key(call: Call) -> Answer:
 
 async def get_reservation(call: Call) -> Answer:
     """One reservation as it is now."""
+    return await _reservation(call, reservation_of(call))
+
+
+def reservation_of(call: Call) -> str:
+    """The id in the path; raises Refused when it can be none."""
     id: str = call.request.path_params["id"]
     if not RESERVATION_ID.fullmatch(id):
         raise Refused("unknown_reservation")
-    return await _reservation(call, id)
+    return id
 
 
 async def _reservation(call: Call, id: str) -> Answer:

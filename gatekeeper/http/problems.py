@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from gatekeeper.errors import GateError, Overloaded, SaleFenced, UnknownSale
+from gatekeeper.errors import GateError, Overloaded, SaleArchived, SaleFenced, UnknownSale
 from gatekeeper.http.answers import Answer, basics
 
 PROBLEM_JSON = b"application/problem+json"
@@ -28,6 +28,12 @@ KINDS: Mapping[str, Kind] = {
     "sale_paused": Kind(409, "Sale paused", "The sale is paused; it may go on.", 5),
     "sku_paused": Kind(409, "SKU paused", "At least one of the SKUs is paused; it may go on.", 5),
     "sale_closed": Kind(409, "Sale closed", "The sale is over."),
+    "hold_expired": Kind(409, "Hold expired", "The hold ended at its deadline, and its units are not there any more."),
+    "not_held": Kind(409, "Not held", "The reservation is in a state that does not allow this."),
+    "payment_mismatch": Kind(409, "Payment mismatch", "Another payment made this sale; refund this one."),
+    "nothing_due": Kind(409, "Nothing due", "No payment of this reservation is due back."),
+    "refund_mismatch": Kind(409, "Refund mismatch", "The payment was refunded by another refund."),
+    "payment_ambiguous": Kind(409, "Payment ambiguous", "Several payments are due back: name one as `payment`."),
     # not now: nobody knows, or nothing was decided
     "sale_fenced": Kind(503, "Sale fenced", "The sale's state is being proven; ask again with the same key.", 1),
     "gate_unavailable": Kind(503, "Gate unavailable", "The outcome is unknown; ask again with the same key.", 1),
@@ -113,6 +119,8 @@ def gate_code(error: GateError) -> str:
             return "unknown_sale"
         case SaleFenced():
             return "sale_fenced"
+        case SaleArchived():
+            return "sale_closed"
         case Overloaded():
             return "overloaded"
         case _:

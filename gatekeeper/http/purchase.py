@@ -70,11 +70,7 @@ class Desk:
         refuse_repeated(headers, visit.headers)
         visit.enter(self._keyring.identify(visit.headers.get(b"authorization"), visit.sale), _ROLES)
         visit.read_key(required=visit.identity.role == "buyer")
-        if visit.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
-            raise Refused("unsupported_media_type", "", _CLOSE)
-        length = visit.headers.get(b"content-length", b"0")
-        if not (length.isdigit() and len(length) < 10 and int(length) <= MAX_BODY):
-            raise Refused("payload_too_large", "", _CLOSE)
+        expect_json(visit)
 
     def parse(self, visit: Visit, body: bytes) -> Purchase:
         """Make the purchase out of the body; raises Refused, or GateUnavailable while closed."""
@@ -109,6 +105,15 @@ class Desk:
             return json_answer(201, content, visit.request_id, *visit.echo(), location)
         replayed = (b"idempotent-replayed", b"true")
         return json_answer(200, content, visit.request_id, *visit.echo(), location, replayed)
+
+
+def expect_json(visit: Visit) -> None:
+    """Raise Refused unless the headers announce JSON of ≤ MAX_BODY bytes."""
+    if visit.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+        raise Refused("unsupported_media_type", "", _CLOSE)
+    length = visit.headers.get(b"content-length", b"0")
+    if not (length.isdigit() and len(length) < 10 and int(length) <= MAX_BODY):
+        raise Refused("payload_too_large", "", _CLOSE)
 
 
 async def read_body(receive: Receive) -> bytes:

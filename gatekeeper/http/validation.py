@@ -1,7 +1,7 @@
-"""A purchase's body, read strictly.
+"""Bodies, read strictly.
 
-Two readers that agree (a property test holds them to it): `_quick` takes the plain, valid body in one pass and gives
-up on anything unusual; `_thorough` takes everything, and finds every flaw with its JSON pointer.
+A purchase has two readers that agree (a property test holds them to it): `_quick` takes the plain, valid body in one
+pass and gives up on anything unusual; `_thorough` takes everything, and finds every flaw with its JSON pointer.
 """
 
 import json
@@ -23,7 +23,15 @@ TEXT = f"expected a string of 1 to {MAX_TEXT} characters, not blank, without con
 _SKU = "expected a string of 1 to 64 printable ASCII characters without spaces"
 _QUANTITY = f"expected an integer from 1 to {MAX_INT}"
 _ITEMS = f"expected an array of 1 to {MAX_ITEMS} items"
-_EXPECTED = {"buyer": TEXT, "items": _ITEMS, "sku": _SKU, "quantity": _QUANTITY}
+_EXPECTED = {
+    "buyer": TEXT,
+    "items": _ITEMS,
+    "sku": _SKU,
+    "quantity": _QUANTITY,
+    "payment": TEXT,
+    "reason": TEXT,
+    "refund": TEXT,
+}
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """C0, DEL, C1, the two line separators of Unicode, and halves of surrogate pairs."""
 
@@ -41,6 +49,16 @@ class Cart(NamedTuple):
 def parse_cart(body: bytes) -> Cart:
     """Read a purchase's body; raises Refused (400 invalid_request) with every flaw."""
     return _quick(body) or _thorough(body)
+
+
+def parse_texts(body: bytes, required: str, optional: str = "") -> dict[str, str]:
+    """Read a body of one text member, and perhaps another; raises Refused (400 invalid_request) with every flaw."""
+    flaws: list[Flaw] = []
+    members = _members(_decode(body), "", (required,), (optional,) if optional else (), flaws)
+    flaws.extend(Flaw(f"/{name}", TEXT) for name, value in members.items() if not valid_text(value))
+    if flaws:
+        raise invalid(*flaws[:_MAX_FLAWS])
+    return members
 
 
 def valid_text(value: object) -> bool:

@@ -12,6 +12,7 @@ import psycopg
 from gatekeeper import events
 from gatekeeper.events import Event, MalformedEvent
 from gatekeeper.ledger import quarantine
+from gatekeeper.ledger.checkpoints import Comparison
 from gatekeeper.ledger.connection import Connection
 from gatekeeper.ledger.tally import Inapplicable, Tally
 from gatekeeper.model import Position
@@ -31,11 +32,8 @@ class Applied:
     """What a batch came to."""
 
     quarantined: int = 0
-    checkpoints: int = 0
-    drifted: int = 0
-    """Checkpoints that were not equal."""
-    surplus: set[str] = field(default_factory=set)
-    """SKUs of which Redis showed more available than the ledger."""
+    comparisons: list[Comparison] = field(default_factory=list)
+    """Its checkpoints, in order."""
 
 
 def apply(connection: Connection, sale: str, batch: Sequence[Raw]) -> Applied:
@@ -59,6 +57,7 @@ def _apply(connection: Connection, sale: str, batch: Sequence[Read], blocked: se
         with connection.transaction():
             tally, rejected = Tally(sale), _sift(batch, blocked)
             refused = {position for position, _, _ in rejected}
+            tally.load(connection, {event.id for _, _, event in batch if isinstance(event, events.Change)})
             for position, _, event in batch:
                 if position not in refused and not isinstance(event, MalformedEvent):
                     tally.add(connection, position, event)
@@ -72,9 +71,7 @@ def _apply(connection: Connection, sale: str, batch: Sequence[Read], blocked: se
         position, payload, _ = batch[0]
         rejected = [(position, payload, str(error).splitlines()[0])]
     else:
-        result.checkpoints += tally.checkpoints
-        result.drifted += tally.drifted
-        result.surplus |= tally.surplus
+        result.comparisons += tally.comparisons
     for position, payload, reason in rejected:
         blocked |= quarantine.add(connection, sale, position, payload, reason)
         result.quarantined += 1
@@ -87,6 +84,6 @@ def _sift(batch: Sequence[Read], blocked: set[str]) -> list[Rejected]:
         if isinstance(event, MalformedEvent):
             rejected.append((position, payload, str(event)))
             blocked |= quarantine.named(payload)
-        elif isinstance(event, events.Admit) and event.id in blocked:
+        elif isinstance(event, events.Admit | events.Change) and event.id in blocked:
             rejected.append((position, payload, DEPENDANT))
     return rejected

@@ -23,6 +23,17 @@ def move(connection: Connection, sale: str, position: Position) -> None:
     connection.execute(query, [position.epoch, position.n, sale])
 
 
+def units(connection: Connection, sale: str) -> int:
+    """Return the units held or sold, of all SKUs together; 0 when there is no such sale."""
+    row = connection.execute("SELECT units FROM cursors WHERE sale = %s", [sale]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def add_units(connection: Connection, sale: str, change: int) -> None:
+    """Keep the sum of units held or sold; in the transaction that changed them."""
+    connection.execute("UPDATE cursors SET units = units + %s WHERE sale = %s", [change, sale])
+
+
 def read(connection: Connection, sale: str) -> Position | None:
     """Return the cursor without locking it; None when there is no such sale."""
     row = connection.execute("SELECT epoch, n FROM cursors WHERE sale = %s", [sale]).fetchone()

@@ -46,6 +46,7 @@ def insert(
         if inserted:
             # The first event of the first epoch will be 1-0.
             connection.execute("INSERT INTO cursors (sale, epoch, n) VALUES (%s, 1, -1)", [sale])
+            connection.execute("INSERT INTO schedules (sale) VALUES (%s)", [sale])
             audit(connection, sale, actor, "create", {})
     return bool(inserted)
 
@@ -80,6 +81,7 @@ def delete(connection: Connection, sale: str, *, actor: str) -> None:
     with connection.transaction():
         cursors.lock(connection, sale)
         connection.execute("UPDATE sales SET state = 'deleted' WHERE sale = %s", [sale])
+        connection.execute("DELETE FROM schedules WHERE sale = %s", [sale])
         connection.execute("DELETE FROM cursors WHERE sale = %s", [sale])
         audit(connection, sale, actor, "delete", {})
 

@@ -61,6 +61,12 @@ def rows(connection: Connection, sale: str) -> dict[str, StockRow]:
     return {row[0]: StockRow(*row) for row in connection.execute(query, {"sale": sale})}
 
 
+def names(connection: Connection, sale: str, after: str, limit: int) -> list[str]:
+    """Return the ≤ `limit` SKUs that follow `after` in byte order."""
+    query = 'SELECT sku FROM inventory WHERE sale = %s AND sku COLLATE "C" > %s ORDER BY sku COLLATE "C" LIMIT %s'
+    return [sku for (sku,) in connection.execute(query, [sale, after, limit])]
+
+
 def pending(connection: Connection, sale: str) -> list[PendingGrant]:
     """Return the grants whose event has not reached the ledger, in order of their numbers."""
     query = """

@@ -4,15 +4,17 @@ A hot inventory row updated per order collapses under load, and `UPDATE … FROM
 sums per SKU, taken first, avoid both.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from psycopg.types.json import Jsonb
 
 from gatekeeper import events
 from gatekeeper.events import Event
-from gatekeeper.ledger import quarantine
+from gatekeeper.ledger import cursors, quarantine
+from gatekeeper.ledger.checkpoints import ALL_BUYERS, Comparison
 from gatekeeper.ledger.connection import Connection
-from gatekeeper.model import Position, pack_items
+from gatekeeper.model import Items, Position, Refund, pack_items, unpack_items
 
 
 class Inapplicable(Exception):
@@ -29,35 +31,59 @@ class Delta:
     sold: int = 0
 
 
+@dataclass(slots=True)
+class Kept:
+    """A reservation as the batch has it so far. `before` is its state in the ledger, "" when the batch made it."""
+
+    before: str
+    state: str
+    items: Items
+    late: bool = False
+    payment: str = ""
+    payments: dict[str, Refund] = field(default_factory=dict)
+    """Every payment by its name; of the one that made the sale the state is `sold`."""
+
+
 class Tally:
     """Collects a batch event by event, then writes it."""
 
     def __init__(self, sale: str) -> None:
         self._sale = sale
         self._deltas: dict[str, Delta] = {}
-        self._reservations: list[tuple[object, ...]] = []
-        self._items: list[tuple[object, ...]] = []
+        self._kept: dict[str, Kept] = {}
+        self._changed: set[str] = set()
+        self._admitted: list[events.Admit] = []
+        self._payments: dict[tuple[str, str], int] = {}
         self._movements: list[tuple[object, ...]] = []
         self._audit: list[tuple[object, ...]] = []
         self._grants: dict[int, int] = {}
         self._control: events.Control | None = None
         self._paused: dict[str, bool] = {}
         self._checkpoints: list[tuple[object, ...]] = []
-        self.drifted = 0
-        """Checkpoints that were not equal."""
-        self.surplus: set[str] = set()
-        """SKUs of which Redis showed more available than the ledger."""
+        self.comparisons: list[Comparison] = []
+        """Checkpoints compared, in order."""
 
-    @property
-    def checkpoints(self) -> int:
-        """Checkpoints compared."""
-        return len(self._checkpoints)
+    def load(self, connection: Connection, ids: Iterable[str]) -> None:
+        """Read the reservations that the batch may change."""
+        wanted = [self._sale, list(ids)]
+        for id, state, late, payment, items in connection.execute(_KEPT, wanted) if wanted[1] else ():
+            self._kept[id] = Kept(state, state, unpack_items(items), late, payment)
+        for id, *refund in connection.execute(_KEPT_PAYMENTS, wanted) if self._kept else ():
+            self._kept[id].payments[refund[0]] = Refund(*refund)
 
     def add(self, connection: Connection, position: Position, event: Event) -> None:
         """Collect one event; a checkpoint is compared here, at its own position."""
         match event:
             case events.Admit():
                 self._admit(position, event)
+            case events.Confirm():
+                self._confirm(position, event)
+            case events.Release():
+                self._release(position, event)
+            case events.Expire():
+                self._end(position, event, "expiry", "expire", "held", "expired")
+            case events.Settle():
+                self._settle(event)
             case events.Grant():
                 self._grant(position, event)
             case events.Control():
@@ -77,12 +103,61 @@ class Tally:
         self._movements.append(row)
 
     def _admit(self, position: Position, event: events.Admit) -> None:
-        fingerprint = pack_items(event.items)
-        row = (event.id, event.buyer, event.key, event.reference, fingerprint, event.at_ms, event.expires_ms)
-        self._reservations.append(row)
+        if event.id in self._kept:
+            raise Inapplicable("the ledger has this reservation already")
+        self._kept[event.id] = Kept("", "held", event.items)
+        self._admitted.append(event)
         for sku, quantity in event.items:
-            self._items.append((event.id, sku, quantity))
             self._move(position, sku, event.at_ms, event.buyer, "admit", Delta(held=quantity))
+
+    def _confirm(self, position: Position, event: events.Confirm) -> None:
+        if event.outcome == "refund_due":
+            self._pay(event, Refund(event.payment, "refund_due"))
+            return
+        origin = "expired" if event.outcome == "retaken" else "held"
+        kept = self._end(position, event, event.actor, "confirm", origin, "sold")
+        kept.late, kept.payment = event.outcome != "sold", event.payment
+        self._pay(event, Refund(event.payment, "sold"))
+
+    def _release(self, position: Position, event: events.Release) -> None:
+        kept = self._end(position, event, event.actor, f"release: {event.reason}", event.origin, "released")
+        if event.origin == "sold":
+            state = {"refund": "refund_due", "rejected": "rejected"}[event.reason]
+            self._pay(event, Refund(kept.payment, state), was="sold")
+            kept.payment = ""
+
+    def _settle(self, event: events.Settle) -> None:
+        self._pay(event, Refund(event.payment, "refunded", event.refund), was="refund_due")
+
+    def _end(self, position: Position, event: events.Change, actor: str, reason: str, origin: str, state: str) -> Kept:
+        """Move a reservation and its units from one state to the next; raises Inapplicable when it is in another."""
+        kept = self._find(event.id)
+        if kept.state != origin:
+            raise Inapplicable(f"the ledger has this reservation as {kept.state}, the event says {origin}")
+        kept.state = state
+        self._changed.add(event.id)
+        for sku, quantity in kept.items:
+            delta = Delta(
+                held=quantity * ((state == "held") - (origin == "held")),
+                sold=quantity * ((state == "sold") - (origin == "sold")),
+            )
+            self._move(position, sku, event.at_ms, actor, reason, delta)
+        return kept
+
+    def _pay(self, event: events.Change, refund: Refund, *, was: str = "") -> None:
+        """Note what became of a payment, which must have been `was` ("": unknown)."""
+        payments = self._find(event.id).payments
+        known = payments.get(refund.payment)
+        if (known.state if known else "") != was:
+            raise Inapplicable(f"the ledger has this payment as {known.state if known else 'unknown'}")
+        payments[refund.payment] = refund
+        self._payments[event.id, refund.payment] = event.at_ms
+
+    def _find(self, id: str) -> Kept:
+        try:
+            return self._kept[id]
+        except KeyError:
+            raise Inapplicable("the ledger lacks this reservation") from None
 
     def _grant(self, position: Position, event: events.Grant) -> None:
         self._grants[event.number] = len(event.lines)
@@ -102,16 +177,20 @@ class Tally:
         skus = [line.sku for line in event.lines]
         ledger = self._counts(connection, skus)
         unproven = quarantine.skus(connection, self._sale)
-        drift = []
+        found = Comparison(position, event.at_ms, len(skus), [])
         for line in event.lines:
             redis = {"available": line.available, "held": line.held, "sold": line.sold, "granted": line.granted}
             if redis != ledger[line.sku]:
                 known = {"redis": redis, "ledger": ledger[line.sku], "unproven": line.sku in unproven}
-                drift.append({"sku": line.sku, **known})
-                if line.available > ledger[line.sku]["available"]:
-                    self.surplus.add(line.sku)
-        self.drifted += bool(drift)
-        self._checkpoints.append((position.epoch, position.n, event.at_ms, len(skus), Jsonb(drift)))
+                found.drift.append({"sku": line.sku, **known})
+        if event.buyer_units is not None:
+            units = cursors.units(connection, self._sale) + sum(d.held + d.sold for d in self._deltas.values())
+            if units != event.buyer_units:
+                both = {"redis": {"units": event.buyer_units}, "ledger": {"units": units}}
+                found.drift.append({"sku": ALL_BUYERS, **both, "unproven": bool(unproven)})
+        self.comparisons.append(found)
+        row = (position.epoch, position.n, event.at_ms, len(skus), Jsonb(found.drift), not found.surplus)
+        self._checkpoints.append(row)
 
     def _counts(self, connection: Connection, skus: list[str]) -> dict[str, dict[str, int]]:
         """Return the ledger's counters at this position: what its rows say, and what this batch adds to them."""
@@ -130,9 +209,11 @@ class Tally:
         self._update_inventory(connection)
         self._update_grants(connection)
         self._update_sale(connection)
+        self._update_reservations(connection)
         for query, rows in (
-            (_RESERVATIONS, self._reservations),
-            (_ITEMS, self._items),
+            (_RESERVATIONS, [self._row(event) for event in self._admitted]),
+            (_ITEMS, [(event.id, *item) for event in self._admitted for item in event.items]),
+            (_PAYMENTS, [self._payment(id, name, at) for (id, name), at in self._payments.items()]),
             (_MOVEMENTS, self._movements),
             (_CHECKPOINTS, self._checkpoints),
             (_AUDIT, self._audit),
@@ -140,12 +221,31 @@ class Tally:
             if rows:
                 connection.execute(query, [self._sale, *map(list, zip(*rows, strict=True))])
 
+    def _row(self, event: events.Admit) -> tuple[object, ...]:
+        kept, times = self._kept[event.id], (event.at_ms, event.expires_ms)
+        who = event.id, event.buyer, event.key, event.reference, pack_items(event.items)
+        return (*who, kept.state, kept.late, kept.payment, *times)
+
+    def _payment(self, id: str, name: str, at_ms: int) -> tuple[object, ...]:
+        refund = self._kept[id].payments[name]
+        return id, name, refund.state, refund.refund, at_ms
+
+    def _update_reservations(self, connection: Connection) -> None:
+        changed = ((id, self._kept[id]) for id in sorted(self._changed))
+        rows = [(id, kept.before, kept.state, kept.late, kept.payment) for id, kept in changed if kept.before]
+        if rows:
+            cursor = connection.execute(_ENDINGS, [*map(list, zip(*rows, strict=True)), self._sale])
+            if cursor.rowcount != len(rows):
+                raise Inapplicable("a reservation of this batch changed beside the drain")
+
     def _update_inventory(self, connection: Connection) -> None:
         rows = [(sku, d.capacity, d.granted, d.held, d.sold) for sku, d in sorted(self._deltas.items())]
         if rows:
             cursor = connection.execute(_INVENTORY, [*map(list, zip(*rows, strict=True)), self._sale])
             if cursor.rowcount != len(rows):
                 raise Inapplicable("the ledger's inventory lacks a SKU of this event")
+        if units := sum(d.held + d.sold for d in self._deltas.values()):
+            cursors.add_units(connection, self._sale, units)
 
     def _update_grants(self, connection: Connection) -> None:
         if self._grants:
@@ -184,11 +284,30 @@ UPDATE sales
 
 _RESERVATIONS = """
 INSERT INTO reservations
-       (sale, id, buyer, idempotency_key, reference, fingerprint, state, created_at, expires_at)
-SELECT %s, r.id, r.buyer, r.key, r.reference, r.fingerprint, 'held',
+       (sale, id, buyer, idempotency_key, reference, fingerprint, state, late, payment, created_at, expires_at)
+SELECT %s, r.id, r.buyer, r.key, r.reference, r.fingerprint, r.state, r.late, r.payment,
        to_timestamp(r.created / 1000.0), to_timestamp(r.expires / 1000.0)
-  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
-    AS r (id, buyer, key, reference, fingerprint, created, expires)
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[], %s::text[],
+              %s::bigint[], %s::bigint[])
+    AS r (id, buyer, key, reference, fingerprint, state, late, payment, created, expires)
+"""
+
+_KEPT = "SELECT id, state, late, payment, fingerprint FROM reservations WHERE sale = %s AND id = ANY(%s)"
+
+_KEPT_PAYMENTS = "SELECT id, payment, state, refund FROM payments WHERE sale = %s AND id = ANY(%s)"
+
+_ENDINGS = """
+UPDATE reservations AS r SET state = c.state, late = c.late, payment = c.payment
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::text[]) AS c (id, before, state, late, payment)
+ WHERE r.sale = %s AND r.id = c.id AND r.state = c.before
+"""
+
+_PAYMENTS = """
+INSERT INTO payments (sale, id, payment, state, refund, created_at, changed_at)
+SELECT %s, p.id, p.payment, p.state, p.refund, to_timestamp(p.at / 1000.0), to_timestamp(p.at / 1000.0)
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[]) AS p (id, payment, state, refund, at)
+    ON CONFLICT (sale, id, payment) DO UPDATE  -- what may follow what was checked against the rows that were read
+   SET state = EXCLUDED.state, refund = EXCLUDED.refund, changed_at = EXCLUDED.changed_at
 """
 
 _ITEMS = """
@@ -205,9 +324,10 @@ SELECT %s, m.epoch, m.n, m.sku, m.granted, m.held, m.sold, m.actor, m.reason, to
 """
 
 _CHECKPOINTS = """
-INSERT INTO checkpoints (sale, epoch, n, at, skus, drift)
-SELECT %s, c.epoch, c.n, to_timestamp(c.at / 1000.0), c.skus, c.drift
-  FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::jsonb[]) AS c (epoch, n, at, skus, drift)
+INSERT INTO checkpoints (sale, epoch, n, at, skus, drift, stopped)
+SELECT %s, c.epoch, c.n, to_timestamp(c.at / 1000.0), c.skus, c.drift, c.stopped
+  FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::jsonb[], %s::boolean[])
+    AS c (epoch, n, at, skus, drift, stopped)
 """
 
 _AUDIT = """

@@ -7,87 +7,19 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
 from gatekeeper import keys
-from gatekeeper.gate import Gate, connect
-from gatekeeper.ledger import connect as connect_ledger
 from gatekeeper.ledger import cursors
-from gatekeeper.merchant import sales, stock
+from gatekeeper.ledger import stock as ledger_stock
+from gatekeeper.merchant import stock
 from gatekeeper.merchant.stock import Wanted
-from gatekeeper.model import Counters, Position, Purchase
-from gatekeeper.outcomes import Outcome
+from gatekeeper.model import Counters, Position
+from tests.integration.world import KEEP, SALE, World
 from workers.controller import prove
-from workers.drain import Stop, drain
+from workers.drain import Stop
 from workers.reconcile import reconcile
-
-SALE = "jackets"
-KEEP = 100_000
-
-
-class World:
-    """One sale of 100 units between a real Redis and a real Postgres."""
-
-    def __init__(self, redis_url: str, database_url: str) -> None:
-        self.redis_url, self.database_url = redis_url, database_url
-        self.gate = Gate(connect(redis_url, timeout=2))
-        self.ledger = connect_ledger(database_url)
-
-    async def open(self, *, units: int = 100) -> None:
-        await self.gate.load_scripts()
-        await sales.create(self.gate, self.ledger, SALE, sales.Terms(), backlog_limit=1_000_000, actor="test")
-        await stock.state(self.gate, self.ledger, SALE, lambda _: [Wanted("A", units)], actor="test")
-        await self.gate.control(SALE, "open", actor="test")
-
-    async def buy(self, first: int, count: int) -> int:
-        """Let buyers first, first + 1, … buy one unit each; returns how many were admitted."""
-        purchases = [Purchase.of(SALE, f"buyer-{i}", f"key-{i}", [("A", 1)]) for i in range(first, first + count)]
-        decisions = await self.gate.admit(SALE, purchases)
-        return sum(decision.outcome is Outcome.ADMITTED for decision in decisions)
-
-    async def drain(self, *, keep: int = KEEP):  # type: ignore[no-untyped-def]
-        return await drain(self.gate, self.ledger, SALE, keep=keep)
-
-    def one(self, query: str) -> tuple:  # type: ignore[type-arg]
-        row = self.ledger.execute(query).fetchone()
-        assert row
-        return row
-
-    def inventory(self) -> tuple:  # type: ignore[type-arg]
-        return self.one("SELECT capacity, granted, held, sold FROM inventory")
-
-    async def assert_exactly_once(self, sold: int) -> None:
-        """Ledger and Redis hold these reservations, each once, and agree at the same position."""
-        assert self.one("SELECT count(*), count(DISTINCT id) FROM reservations") == (sold, sold)
-        assert self.one("SELECT count(*) FROM movements WHERE reason = 'admit'") == (sold,)
-        assert self.inventory() == (100, 100, sold, 0)
-        assert (await self.gate.counters(SALE))["A"] == Counters(100 - sold, sold, 0, 100)
-        report = await reconcile(self.gate, self.ledger, SALE, keep=KEEP)
-        assert (report.skus_compared, report.drift) == (1, [])
-        assert self.one("SELECT count(*) FROM quarantine") == (0,)
-
-    async def close(self) -> None:
-        self.ledger.close()
-        await self.gate.redis.aclose()
-
-
-@pytest.fixture
-def world(redis_url: str, database_url: str) -> Iterator[Callable[[Callable], None]]:  # type: ignore[type-arg]
-    """Return a runner: it makes a world, gives it to a test's coroutine, and closes it."""
-
-    def run(story: Callable) -> None:  # type: ignore[type-arg]
-        async def main() -> None:
-            world = World(redis_url, database_url)
-            try:
-                await story(world)
-            finally:
-                await world.close()
-
-        asyncio.run(main())
-
-    yield run
 
 
 def test_a_drain_writes_every_reservation_once_and_a_second_one_nothing(world) -> None:
@@ -303,8 +235,6 @@ def test_a_sale_whose_counters_do_not_match_the_ledger_stays_fenced(world) -> No
 def test_a_grant_that_died_before_redis_is_completed_by_repeating(world) -> None:
     async def story(w: World) -> None:
         await w.open()
-        from gatekeeper.ledger import stock as ledger_stock
-
         with ledger_stock.locked(w.ledger, SALE):
             ledger_stock.record(w.ledger, SALE, [("A", 20, True)], actor="test", reason="")
         stated = await stock.state(w.gate, w.ledger, SALE, lambda _: [Wanted("A", 120)], actor="test")

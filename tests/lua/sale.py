@@ -89,7 +89,7 @@ class Sale:
         return [fields["event"] for _, fields in self.plain.xrange(f"gk1:{{{SALE}}}:outbox")]
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything in Redis, by key: types, members, stream entries with their ids."""
+        """Everything in Redis but hints, by key: types, members, stream entries with their ids."""
         read = {
             "hash": self.plain.hgetall,
             "stream": self.plain.xrange,
@@ -97,7 +97,8 @@ class Sale:
             "zset": lambda key: self.plain.zrange(key, 0, -1, withscores=True),
             "string": self.plain.get,
         }
-        return {key: read[self.plain.type(key)](key) for key in sorted(self.plain.keys())}
+        found = sorted(set(self.plain.keys()) - {keys.DOORBELL, keys.DEADLINES, keys.HEARTBEATS})
+        return {key: read[self.plain.type(key)](key) for key in found}
 
     def close(self) -> None:
         self.run(self.gate.redis.aclose())

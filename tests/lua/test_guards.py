@@ -181,6 +181,12 @@ def test_the_largest_batch_is_decided_and_a_larger_one_is_not_sent(sale: Sale) -
     assert sale.snapshot() == before
 
 
+def test_an_empty_batch_decides_nothing(sale: Sale) -> None:
+    before = sale.create().snapshot()
+    assert sale.admit() == []
+    assert sale.snapshot() == before
+
+
 def test_as_many_skus_as_one_likes_are_read(sale: Sale) -> None:
     view = sale.run(sale.create().gate.availability(SALE, skus=["A"] * 9000))
     assert not isinstance(view, tuple) and list(view.skus) == ["A"]

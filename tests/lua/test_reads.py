@@ -10,7 +10,7 @@ def test_a_checkpoint_carries_redis_own_counters_and_changes_nothing_else(sale: 
     before = sale.snapshot()
     assert sale.run(sale.gate.checkpoint(SALE, ["A", "U", "lost"])) == Position(1, 4)
     type_, _, *rest = sale.events()[-1].split("\n")
-    assert [type_, *rest] == ["checkpoint", "A 1 2 0 3 U 0 4 0 0 lost 0 0 0 0", ""]
+    assert [type_, *rest] == ["checkpoint", "", "A 1 2 0 3 U 0 4 0 0 lost 0 0 0 0", ""]
     after = sale.snapshot()
     assert after.pop(keys.outbox(SALE))[:-1] == before.pop(keys.outbox(SALE))
     assert after == before

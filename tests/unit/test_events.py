@@ -6,12 +6,16 @@ from gatekeeper.events import (
     Admit,
     Checkpoint,
     CheckpointLine,
+    Confirm,
     Control,
     Epoch,
     Event,
+    Expire,
     Grant,
     GrantLine,
     MalformedEvent,
+    Release,
+    Settle,
     parse,
 )
 from gatekeeper.model import Position
@@ -25,7 +29,11 @@ EVENTS: dict[bytes, Event] = {
         5, 2, "cli:eve", "", (GrantLine("A", 5, True), GrantLine("U", 0, False), GrantLine("B", -3, True))
     ),
     b"control\n5\nopen\ncli\nopen\n0\n9\n2\n60000\n\n": Control(5, "open", "cli", "open", 0, 9, 2, 60000, ""),
-    b"checkpoint\n5\nA 1 2 3 6\n": Checkpoint(5, (CheckpointLine("A", 1, 2, 3, 6),)),
+    f"confirm\n5\n{ID}\nshop\np 1\nlate\n".encode(): Confirm(5, ID, "shop", "p 1", "late"),
+    f"release\n5\n{ID}\nshop\nsold\nrefund\n".encode(): Release(5, ID, "shop", "sold", "refund"),
+    f"expire\n5\n{ID}\n".encode(): Expire(5, ID),
+    f"settle\n5\n{ID}\nshop\np1\nr1\n".encode(): Settle(5, ID, "shop", "p1", "r1"),
+    b"checkpoint\n5\n7\nA 1 2 3 6\n": Checkpoint(5, 7, (CheckpointLine("A", 1, 2, 3, 6),)),
     b"epoch\n5\n1-7\ncontroller\n": Epoch(5, Position(1, 7), "controller"),
 }
 each_event = pytest.mark.parametrize("payload", EVENTS, ids=lambda payload: payload.split(b"\n")[0].decode())
@@ -66,7 +74,13 @@ def test_one_field_more_is_refused(payload: bytes) -> None:
         f"admit\n5\n{ID}\n65\nbob\nk1\n\nA 0\n".encode(),
         b"grant\n5\n2\ncli\n\nA 5 yes\n",
         b"grant\n5\n2\ncli\n\nA 5\n",
-        b"checkpoint\n5\nA 1 2 3 -6\n",
+        f"confirm\n5\n{ID}\nshop\np1\nlost\n".encode(),
+        f"confirm\n5\n{ID}\nshop\n\nsold\n".encode(),
+        f"release\n5\n{ID}\nshop\nexpired\nrefund\n".encode(),
+        f"settle\n5\n{ID}\nshop\np1\n\n".encode(),
+        b"expire\n5\nA\n",
+        b"checkpoint\n5\n7\nA 1 2 3 -6\n",
+        b"checkpoint\n5\n-7\nA 1 2 3 6\n",
         b"epoch\n5\n1\ncontroller\n",
     ],
 )
