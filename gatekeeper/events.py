@@ -1,13 +1,13 @@
 """The events of a sale's outbox, as the scripts write them and the drain reads them.
 
-A payload is lines, each ended by a newline, and the exact number of them for its type: a cut payload has fewer and
-never parses. Every field is required, none is optional, none is ignored. Times are ms since 1970 by Redis's clock.
+A payload is lines, each ended by a newline, and as many as its type needs: a cut payload never parses. Every field is
+required, none is optional, none is ignored. Times are ms since 1970 by Redis's clock.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gatekeeper.model import RESERVATION_ID, Items, Position, unpack_items
+from gatekeeper.model import RESERVATION_ID, Items, Position, Reservation, unpack_items
 
 
 class MalformedEvent(ValueError):
@@ -66,6 +66,17 @@ class Settle:
     actor: str
     payment: str
     refund: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """A reservation was undone because the ledger could not take an event of it; `record` is all that it is now."""
+
+    at_ms: int
+    id: str
+    actor: str
+    reason: str
+    record: Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,7 @@ class Epoch:
 Change = Confirm | Release | Expire | Settle
 """What may happen to a reservation after it was made."""
 
-Event = Admit | Change | Grant | Control | Checkpoint | Epoch
+Event = Admit | Change | Discard | Grant | Control | Checkpoint | Epoch
 
 
 def _number(text: str) -> int:
@@ -208,6 +219,16 @@ def _settle(at: str, id: str, actor: str, payment: str, refund: str) -> Settle:
     return Settle(_natural(at), _id(id), _required(actor), _required(payment), _required(refund))
 
 
+def _discard(at: str, id: str, actor: str, reason: str, lines: str, *record: str) -> Discard:
+    if _natural(lines) != len(record):
+        raise ValueError(f"a record of {len(record)} lines instead of {lines}")
+    found = Reservation.from_record("", _id(id), "\n".join((*record, "")))
+    _one_of(found.state, "released", "expired")
+    for refund in found.refunds:
+        _one_of(refund.state, "refund_due", "refunded", "rejected")
+    return Discard(_natural(at), id, _required(actor), _required(reason), found)
+
+
 def _grant(at: str, number: str, actor: str, reason: str, lines: str) -> Grant:
     parsed = tuple(GrantLine(sku, _number(delta), _flag(tracked)) for sku, delta, tracked in _words(lines, 3))
     return Grant(_natural(at), _natural(number), _required(actor), reason, parsed)
@@ -235,6 +256,7 @@ _PARSERS: dict[str, Callable[..., Event]] = {
     "release": _release,
     "expire": _expire,
     "settle": _settle,
+    "discard": _discard,
     "grant": _grant,
     "control": _control,
     "checkpoint": _checkpoint,

@@ -20,7 +20,7 @@ from gatekeeper.errors import GateError, GateUnavailable, InvalidInput, SaleArch
 from gatekeeper.model import MAX_INT, MAX_TIME_MS, Counters, Decision, Position, Purchase, Reservation, SaleView
 from gatekeeper.outcomes import OUTCOMES, Outcome
 from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, Swept, Turn, decision
-from lua import SCRIPTS
+from lua import SCRIPTS, VERSION
 
 _NO_ANSWER = (
     rex.ConnectionError,  # also BusyLoading, and authentication
@@ -106,6 +106,11 @@ class Gate:
         """Record the refund of a payment that was due back; `payment`: which, if several are."""
         args = [id, _text("actor", actor), _text("refund", refund), payment]
         return _turn(sale, id, await self._call("settle", sale, (keys.sale, keys.reservations, keys.outbox), args))
+
+    async def discard(self, sale: str, id: str, reason: str, *, actor: str) -> Turn:
+        """Undo a reservation that the ledger could not take; the event tells the ledger what it is now."""
+        args = [id, _text("actor", actor), _text("reason", reason)]
+        return _turn(sale, id, await self._call("discard", sale, HOLD_KEYS, args))
 
     async def expire(self, sale: str, limit: int) -> Swept:
         """Give back the units of ≤ `limit` (1 to 1,000) holds that are past their deadline."""
@@ -231,6 +236,72 @@ class Gate:
     async def reservation_count(self, sale: str) -> int:
         """Return how many reservations Redis holds of a sale, fenced or not."""
         return int(await self._send(self.redis.hlen(keys.reservations(sale))))
+
+    async def footprint(self, sale: str) -> tuple[int, int, int, int]:
+        """Return a sale's reservations, SKUs and events in Redis, and the bytes that it takes as Redis estimates."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hlen(keys.reservations(sale))
+            pipe.zcard(keys.skus(sale))
+            pipe.xlen(keys.outbox(sale))
+            for noun in CONTROL_KEYS:
+                pipe.memory_usage(noun(sale))
+            reservations, skus, events, *sizes = await self._send(pipe.execute())
+        return reservations, skus, events, sum(size or 0 for size in sizes)
+
+    # ── repair: plain writes, which only a fenced sale may get ───────────────────────────────────────────────────
+
+    def epoch(self, sale: str) -> int:
+        """Return the newest epoch that was seen of a sale; 0 = none."""
+        return self._epochs.get(sale, 0)
+
+    async def has_state(self, sale: str) -> bool:
+        """Whether Redis holds the sale's own fields."""
+        return bool(await self._send(self.redis.hexists(keys.sale(sale), "version")))
+
+    async def wipe(self, sale: str) -> None:
+        """Remove what is about to be written anew; the fence and the outbox stay."""
+        nouns = (keys.stock, keys.skus, keys.reservations, keys.buyers, keys.due)
+        await self._send(self.redis.unlink(*(noun(sale) for noun in nouns)))
+
+    async def write_stock(self, sale: str, counters: Mapping[str, Counters]) -> None:
+        """Write counters by SKU."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hset(keys.stock(sale), mapping={sku: c.pack() for sku, c in counters.items()})
+            pipe.zadd(keys.skus(sale), dict.fromkeys(counters, 0))
+            await self._send(pipe.execute())
+
+    async def write_reservations(self, sale: str, reservations: Sequence[Reservation]) -> None:
+        """Write records, and deadlines of those that are held."""
+        held = {r.id: r.expires_ms for r in reservations if r.state == "held"}
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hset(keys.reservations(sale), mapping={r.id: r.record() for r in reservations})
+            if held:
+                pipe.zadd(keys.due(sale), held)
+            await self._send(pipe.execute())
+
+    async def write_buyers(self, sale: str, units: Mapping[str, int]) -> None:
+        """Write the units that count against each buyer's limit."""
+        await self._send(self.redis.hset(keys.buyers(sale), mapping={buyer: str(n) for buyer, n in units.items()}))
+
+    async def write_sale(self, sale: str, cursor: Position, fields: Mapping[str, str | int]) -> None:
+        """Write the sale's fields, fenced, and let the outbox end where the ledger is."""
+        last = await self.last_position(sale)
+        known = await self._send(self.redis.hmget(keys.sale(sale), "epoch"))
+        epoch = max(int(fields["epoch"]), cursor.epoch, int(known[0]) if known[0] and known[0].isdigit() else 0)
+        mended = {
+            "version": VERSION,
+            "replid": "",
+            "fence": "under repair",
+            "backlog_full": 0,
+            **fields,
+            "epoch": epoch,
+        }
+        mended |= {"applied_epoch": cursor.epoch, "applied_n": cursor.n}
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.hset(keys.sale(sale), mapping={name: str(value) for name, value in mended.items()})
+            if last is None or last < cursor:  # nobody reads it: the cursor stands there already
+                pipe.xadd(keys.outbox(sale), {"event": "repaired\n"}, id=str(cursor))
+            await self._send(pipe.execute())
 
     # ── scripts, catalogue and doorbell ──────────────────────────────────────────────────────────────────────────
 

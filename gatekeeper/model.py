@@ -121,6 +121,13 @@ class Reservation:
         refunds = tuple(Refund(*rest[i : i + 3]) for i in range(0, len(rest), 3))
         return cls(sale, id, state, late == "1", payment, *times, buyer, key, reference, unpack_items(items), refunds)
 
+    def record(self) -> str:
+        """Undo `from_record`."""
+        own = self.state, int(self.late), self.payment, self.created_ms, self.expires_ms
+        particulars = self.buyer, self.idempotency_key, self.reference, pack_items(self.items)
+        refunds = [part for refund in self.refunds for part in (refund.payment, refund.state, refund.refund)]
+        return "".join(f"{line}\n" for line in (*own, *particulars, *refunds))
+
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
@@ -187,6 +194,10 @@ class Counters:
         """Parse "available held sold granted tracked paused"; raises ValueError."""
         available, held, sold, granted, tracked, paused = map(int, packed.split(" "))
         return cls(available, held, sold, granted, bool(tracked), bool(paused))
+
+    def pack(self) -> str:
+        """Undo `unpack`."""
+        return f"{self.available} {self.held} {self.sold} {self.granted} {self.tracked:d} {self.paused:d}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,11 @@ class Outcome(StrEnum):
     UNKNOWN_SKU = "unknown_sku"
     # reads
     UNKNOWN_RESERVATION = "unknown_reservation"
-    # confirm, release, settle
+    # confirm, release, settle, discard
     CONFIRMED = "confirmed"
     RELEASED = "released"
     SETTLED = "settled"
+    DISCARDED = "discarded"
     PAYMENT_MISMATCH = "payment_mismatch"
     HOLD_EXPIRED = "hold_expired"
     NOT_HELD = "not_held"
@@ -41,6 +42,7 @@ class Outcome(StrEnum):
     SALE_EXISTS = "sale_exists"
     LIMIT_NOT_COUNTED = "limit_not_counted"
     NOT_A_DRAFT = "not_a_draft"
+    NOT_CLOSED = "not_closed"
     NOT_DRAINED = "not_drained"
     # any script, about the whole call; the gate raises these
     UNKNOWN_SALE = "unknown_sale"

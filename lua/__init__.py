@@ -9,7 +9,8 @@ from hashlib import sha1
 from importlib.resources import files
 
 VERBS = (
-    "grant", "control", "admit", "confirm", "release", "expire", "settle", "checkpoint", "reservation", "availability",
+    "grant", "control", "admit", "confirm", "release", "expire", "settle", "discard",
+    "checkpoint", "reservation", "availability",
 )  # fmt: skip
 
 

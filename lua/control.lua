@@ -1,8 +1,8 @@
--- purpose: create a sale, change its state or settings, pause a SKU, fence the sale, or open a proven epoch
+-- purpose: create a sale, change its state or settings, pause a SKU, fence it, open a proven epoch, or archive it
 -- KEYS: sale stock reservations buyers due outbox skus
 -- ARGV: epoch_floor action actor (name value)*
 -- reply: ok epoch state changed        changed = 0 when it already was so
--- codes: ok sale_exists sale_not_open sale_paused sale_closed unknown_sku limit_not_counted not_a_draft not_drained unknown_sale sale_archived sale_fenced
+-- codes: ok sale_exists sale_not_open sale_paused sale_closed unknown_sku limit_not_counted not_a_draft not_closed not_drained unknown_sale sale_archived sale_fenced
 -- event: control, or epoch for the action `prove`
 local sale_key, stock_key, reservations_key, buyers_key, due_key, outbox_key, skus_key = unpack(KEYS)
 local epoch_floor, action, actor = unpack(ARGV)
@@ -67,22 +67,27 @@ local function fence()
   return done(epoch or 0, fence == given.reason and 0 or 1)
 end
 
--- The caller has drained the outbox up to `last_id` and found ledger and Redis equal.
-local function prove()
-  check_types(KINDS)
-  local epoch, last_id = redis.call('HGET', sale_key, 'epoch'), '0-0'
-  if not epoch then
-    return { 'unknown_sale' }
-  end
-  integer('epoch', epoch, 1, MAX)
+-- Id of the newest event that ever was.
+local function last_event()
   if redis.call('EXISTS', outbox_key) == 1 then
     local info = redis.call('XINFO', 'STREAM', outbox_key)
     for i = 1, #info, 2 do
       if info[i] == 'last-generated-id' then
-        last_id = info[i + 1]
+        return info[i + 1]
       end
     end
   end
+  return '0-0'
+end
+
+-- The caller has drained the outbox up to `last_id` and found ledger and Redis equal.
+local function prove()
+  check_types(KINDS)
+  local epoch, last_id = redis.call('HGET', sale_key, 'epoch'), last_event()
+  if not epoch then
+    return { 'unknown_sale' }
+  end
+  integer('epoch', epoch, 1, MAX)
   if last_id ~= given.last_id then
     return { 'not_drained', last_id }
   end
@@ -151,8 +156,27 @@ local function delete(state)
   return { 'ok', 0, 'deleted', 1 }
 end
 
+-- What is left of an archived sale, so that its name is not free and whoever comes late hears that it is over.
+local function bury(epoch)
+  redis.call('UNLINK', unpack(KEYS))
+  redis.call('HSET', sale_key, 'version', VERSION, 'epoch', epoch, 'replid', '', 'fence', '', 'state', 'archived')
+  return { 'ok', tonumber(epoch), 'archived', 1 }
+end
+
+-- The caller has drained the outbox up to `last_id`, and the ledger holds everything.
+local function archive(epoch, state)
+  if state ~= 'closed' or redis.call('ZCARD', due_key) > 0 then
+    return { 'not_closed' }
+  elseif last_event() ~= given.last_id then
+    return { 'not_drained', last_event() }
+  end
+  return bury(epoch)
+end
+
 if action == 'create' then
   return create()
+elseif action == 'bury' then -- a sale that the ledger has archived, in a Redis that lost its tombstone
+  return redis.call('EXISTS', unpack(KEYS)) > 0 and { 'sale_exists' } or bury(1)
 elseif action == 'fence' then
   return fence()
 elseif action == 'prove' then
@@ -169,6 +193,8 @@ elseif action == 'update' then
   return update(epoch, state)
 elseif action == 'pause_sku' or action == 'resume_sku' then
   return mark_sku(epoch, action == 'pause_sku')
+elseif action == 'archive' then
+  return archive(epoch, state)
 elseif action == 'delete' then
   return delete(state)
 end

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from gatekeeper import metrics
 from gatekeeper.errors import GateUnavailable
 from gatekeeper.gate import Gate
-from gatekeeper.ledger import Connection, cursors, quarantine, sales, stock
-from gatekeeper.model import Counters, Position
+from gatekeeper.ledger import Connection, cursors, quarantine, rebuild, sales
+from gatekeeper.model import Position
 from gatekeeper.outcomes import Outcome
 from gatekeeper.replies import Mark, Replication
 from gatekeeper.selfcheck import check_redis
@@ -71,8 +71,10 @@ class Controller:
     async def _look_at_all(self) -> None:
         """After a start of this controller or of Redis, or after a FLUSHALL: publish the catalogue, look at all."""
         with self._connections.ledger() as ledger:
-            names = sales.live(ledger)
-        await self._gate.publish_catalogue(names)
+            names, archived = sales.live(ledger), sales.archived(ledger)
+        await self._gate.publish_catalogue([*names, *archived])
+        for sale in archived:  # one that is there already is left as it is
+            await self._gate.control(sale, "bury", actor=ACTOR)
         for start in range(0, len(names), SALES_PER_STEP):
             await self._find(names[start : start + SALES_PER_STEP])
 
@@ -128,30 +130,14 @@ async def _difference(gate: Gate, connection: Connection, sale: str, cursor: Pos
     last = await gate.last_position(sale)
     if last != cursor:
         return f"the outbox ends at {last}, the ledger is at {cursor}"
-    known = sales.reservation_count(connection, sale) + len(quarantine.reservations(connection, sale))
+    known = sales.reservation_count(connection, sale) + quarantine.missing(connection, sale)
     if await gate.reservation_count(sale) != known:
         return "Redis and the ledger know different numbers of reservations"
     unproven = quarantine.skus(connection, sale)
     redis = {sku: c for sku, c in (await gate.counters(sale)).items() if sku not in unproven}
-    ledger = {sku: c for sku, c in _counters(connection, sale).items() if sku not in unproven}
+    ledger = {sku: c for sku, c in rebuild.counters(connection, sale).items() if sku not in unproven}
     differing = sorted(sku for sku in redis.keys() | ledger.keys() if redis.get(sku) != ledger.get(sku))
     return f"Redis and the ledger count differently: {', '.join(differing[:5])}" if differing else ""
-
-
-def _counters(connection: Connection, sale: str) -> dict[str, Counters]:
-    """What Redis should hold: every SKU that it was ever granted."""
-    return {
-        sku: Counters(
-            row.granted - row.held - row.sold if row.tracked else 0,
-            row.held,
-            row.sold,
-            row.granted,
-            row.tracked,
-            row.paused,
-        )
-        for sku, row in stock.rows(connection, sale).items()
-        if row.known
-    }
 
 
 def _round(connections: Connections) -> Round:

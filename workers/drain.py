@@ -7,11 +7,12 @@ after it, the cursor says so. Redis hears of it afterwards, and only to trim.
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 from gatekeeper import metrics
-from gatekeeper.errors import GateError
+from gatekeeper.errors import GateError, SaleFenced, UnknownSale
 from gatekeeper.events import Epoch, MalformedEvent, parse
 from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection, checkpoints, cursors, quarantine
@@ -95,7 +96,8 @@ async def _step(gate: Gate, connection: Connection, sale: str) -> _Step:
         return _Step(stop, whole[-1][0], len(whole), str(applied.comparisons[-1]) if applied.comparisons else "")
     reason = _loss(cursor, batch, await gate.last_position(sale))
     if reason:
-        await gate.control(sale, "fence", actor=ACTOR, reason=reason)
+        with suppress(SaleFenced, UnknownSale):  # of a sale that Redis lost there is nothing to fence
+            await gate.control(sale, "fence", actor=ACTOR, reason=reason)
         return _Step(Stop.FENCED, cursor)
     return _Step(Stop.EMPTY, cursor)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gatekeeper.errors import GatekeeperError
 from gatekeeper.gate import Gate
-from gatekeeper.ledger import Connection, checkpoints, cursors, stock
+from gatekeeper.ledger import Connection, checkpoints, cursors, quarantine, stock
 from gatekeeper.model import Position
 from workers.drain import Stop, drain
 
@@ -35,6 +35,8 @@ class Report:
     drift: list[dict[str, Any]]
     """{sku, redis: {available, held, sold, granted}, ledger: {…}, unproven: named by an event in quarantine} each."""
     position: Position | None
+    unproven: list[str]
+    """SKUs that an event in quarantine names, equal or not."""
 
 
 async def reconcile(
@@ -54,7 +56,8 @@ async def reconcile(
         progress(min(start + SKUS_PER_CHECKPOINT, len(skus)))
     if positions:
         await _reach(gate, connection, sale, positions[-1], keep)
-    return Report(len(skus), checkpoints.drift(connection, sale, positions), positions[-1] if positions else None)
+    drift, unproven = checkpoints.drift(connection, sale, positions), sorted(quarantine.skus(connection, sale))
+    return Report(len(skus), drift, positions[-1] if positions else None, unproven)
 
 
 async def _redis_skus(gate: Gate, sale: str) -> list[str]:

@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 3 drift.
 import json
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -14,15 +14,16 @@ from gatekeeper import __version__
 from gatekeeper.errors import GatekeeperError
 
 COMMANDS = {
-    "sale": ("gatekeeper.cli.sale", "Create, open, pause, close and watch sales."),
+    "sale": ("gatekeeper.cli.sale", "Create, open, pause, close, watch and archive sales."),
     "stock": ("gatekeeper.cli.stock", "State how many units of each SKU there are."),
     "sku": ("gatekeeper.cli.sku", "Pause and resume single SKUs."),
-    "reservations": ("gatekeeper.cli.reservations", "Look into the ledger's reservations."),
-    "quarantine": ("gatekeeper.cli.quarantine", "Events that could not be applied."),
-    "reconcile": ("gatekeeper.cli.reconcile", "Compare Redis with the ledger, exactly."),
+    "reservations": ("gatekeeper.cli.reservations", "Look into the ledger's reservations; give some back."),
+    "refunds": ("gatekeeper.cli.refunds", "Payments that are due back."),
+    "quarantine": ("gatekeeper.cli.quarantine", "Events that could not be applied: list, retry, discard."),
+    "reconcile": ("gatekeeper.cli.reconcile", "Compare Redis with the ledger, exactly; mend it."),
     "export": ("gatekeeper.cli.export", "Write a sale's reservations to stdout."),
     "serve": ("gatekeeper.cli.serve", "Run the front door."),
-    "worker": ("gatekeeper.cli.worker", "Run controller, ticker and drains."),
+    "worker": ("gatekeeper.cli.worker", "Run controller, ticker, expiry, checkpoints, drains."),
     "migrate": ("gatekeeper.cli.migrate", "Bring the ledger's schema up to date."),
     "keys": ("gatekeeper.cli.keys", "Make API keys."),
     "doctor": ("gatekeeper.cli.doctor", "Check everything, and say what to do."),
@@ -60,7 +61,7 @@ class Commands(click.Group):
             raise
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Say on stderr what went wrong, in the form that was asked for, and exit with 1."""
     wants_json = "--json" in sys.argv
     click.echo(json.dumps({"error": message}) if wants_json else f"error: {message}", err=True)

@@ -19,7 +19,7 @@ from gatekeeper.embedded import default_state_dir
 from gatekeeper.errors import InvalidInput, SettingsError
 from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection
-from gatekeeper.model import SALE_NAME
+from gatekeeper.model import RESERVATION_ID, SALE_NAME
 from gatekeeper.settings import Settings
 from workers.connections import Connections
 
@@ -35,6 +35,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 def _sale(ctx: click.Context, param: click.Parameter, value: str) -> str:
     if not SALE_NAME.fullmatch(value):
         raise click.BadParameter("expected 1 to 64 of a-z 0-9 -")
+    return value
+
+
+def reservation_id(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Check that a word can be a reservation's id."""
+    if not RESERVATION_ID.fullmatch(value):
+        raise click.BadParameter("expected a reservation's id, 32 hex digits")
     return value
 
 
@@ -102,7 +109,7 @@ def actor() -> str:
 
 
 def confirm(sale: str, act: str, yes: bool) -> None:
-    """Have a dangerous act confirmed by the sale's name, typed."""
+    """Have a dangerous act (close, archive, repair, …) confirmed by the sale's name, typed."""
     if yes:
         return
     if not sys.stdin.isatty():

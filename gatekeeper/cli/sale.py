@@ -19,6 +19,8 @@ from gatekeeper.merchant import sales as merchant
 from gatekeeper.merchant.sales import Terms, to_ms
 from gatekeeper.model import MAX_INT
 from gatekeeper.settings import Settings
+from workers.archive import Freed
+from workers.archive import archive as bury
 
 units = click.IntRange(0, MAX_INT)
 seconds = click.IntRange(1, 7 * 24 * 3600)
@@ -123,6 +125,26 @@ def close(sale: str, yes: bool, as_json: bool) -> None:
     """End a sale for good."""
     confirm(sale, "close", yes)
     _control(sale, "close", as_json)
+
+
+@sale.command()
+@sale_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def archive(sale: str, yes: bool, as_json: bool) -> None:
+    """Free a closed, settled sale's memory in Redis, once the ledger provably holds everything. For good."""
+    confirm(sale, "archive", yes)
+
+    async def story(gate: Gate, ledger: Connection, settings: Settings) -> Freed:
+        return await bury(gate, ledger, sale, keep=settings.keep_events, actor=actor())
+
+    freed = run(story)
+    if as_json:
+        emit({"sale": sale, "state": "archived", "freed": asdict(freed)})
+        return
+    out.print(f"archived {sale}: its books stay in the ledger")
+    counts = f"{freed.reservations} reservations, {freed.skus} SKUs, {freed.events} events"
+    out.print(f"freed in Redis: {counts}, about {freed.bytes / 1024:.0f} KiB")
 
 
 @sale.command()

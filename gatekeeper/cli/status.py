@@ -8,10 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gatekeeper.cli.times import distance, rfc3339, spoken
-from gatekeeper.errors import SaleFenced, UnknownSale
+from gatekeeper.errors import SaleArchived, SaleFenced, UnknownSale
 from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection, reports, sales
 from gatekeeper.model import Counters, SaleView
+from workers.expire import NAME
 
 ROWS = 20
 
@@ -25,6 +26,8 @@ class Status:
     fence: str
     skus: dict[str, Counters]
     ledger: reports.Overview
+    expiry_ms: int
+    """When expiry last did its round, ms of Redis's clock; 0 = never."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same for programs."""
@@ -36,10 +39,45 @@ class Status:
             "opens_at": rfc3339(opens),
             "closes_at": rfc3339(closes),
             "pending": self.view.pending if self.view else None,
+            "lag_seconds": self.lag_seconds,
+            "next_deadline": rfc3339(self.next_deadline),
+            "overdue_seconds": self.overdue_seconds,
+            "expiry_heartbeat": rfc3339(moment(self.expiry_ms)),
+            "checkpoint": self.checkpoint,
             "totals": {name: sum(getattr(c, name) for c in self.skus.values()) for name in COLUMNS},
             "skus": [{"sku": sku, **asdict(counters)} for sku, counters in self.skus.items()],
-            "ledger": asdict(self.ledger) | {"oldest_hold": rfc3339(self.ledger.oldest_hold)},
+            "ledger": asdict(self.ledger),
         }
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long events have been waiting for the ledger; 0 when none is."""
+        return round(self.ledger.lag_seconds, 3) if self.view and self.view.pending else 0.0
+
+    @property
+    def next_deadline(self) -> datetime | None:
+        """When the hold that is due first ends; None without holds."""
+        return moment(self.view.deadline_ms) if self.view else None
+
+    @property
+    def overdue_seconds(self) -> float:
+        """How far the oldest hold is past its deadline; 0 when none is: expiry is up with them."""
+        if not self.view or not self.view.deadline_ms:
+            return 0.0
+        return max(0.0, (self.view.now_ms - self.view.deadline_ms) / 1000)
+
+    @property
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The newest comparison with the ledger; None before the first."""
+        if not self.view or not self.view.checkpoint:
+            return None
+        result, position, at_ms, skus = self.view.checkpoint.split(" ")
+        return {"result": result, "position": position, "at": rfc3339(moment(int(at_ms))), "skus": int(skus)}
+
+
+def moment(ms: int) -> datetime | None:
+    """ms since 1970 as a time; None for 0."""
+    return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
 
 
 COLUMNS = ("available", "held", "sold", "granted")
@@ -62,7 +100,9 @@ async def read_status(gate: Gate, ledger: Connection, sale: str) -> Status:
                 break
     except SaleFenced as error:
         fence = str(error)
-    return Status(row, view, fence, skus, reports.overview(ledger, sale))
+    except SaleArchived:
+        pass  # only its books are left
+    return Status(row, view, fence, skus, reports.overview(ledger, sale), await gate.heartbeat(NAME))
 
 
 def screen(status: Status, everything: bool) -> RenderableType:
@@ -72,13 +112,30 @@ def screen(status: Status, everything: bool) -> RenderableType:
     lines = [
         f"{row.sale}  {state}",
         f"opens {spoken(row.opens_at)} · closes {spoken(row.closes_at)} · limit {row.per_buyer or 'none'} per buyer",
-        f"ledger at {ledger.cursor}, {view.pending if view else '?'} events to come"
-        f" · {ledger.reservations} reservations"
-        f" · oldest hold {distance(ledger.oldest_hold) if ledger.oldest_hold else 'none'}",
-        f"last checkpoint {ledger.checkpoint or 'none'} · quarantine {ledger.quarantined}",
+        f"ledger at {ledger.cursor}, {view.pending if view else '?'} events pending"
+        + (f", for {status.lag_seconds:.1f} s" if status.lag_seconds else "")
+        + f" · quarantine {ledger.quarantined} · refunds due {ledger.refunds_due}",
+        f"{_holds(status)} · expiry {_ago(moment(status.expiry_ms))} · last checkpoint {_checkpoint(status)}",
         f"{datetime.now(UTC):%H:%M:%S} UTC",
     ]
     return Group(*lines[:4], _table(status, None if everything else ROWS), lines[4])
+
+
+def _holds(status: Status) -> str:
+    if status.overdue_seconds:
+        return f"[red]oldest hold overdue by {status.overdue_seconds:.1f} s[/]"
+    return f"next hold ends {distance(status.next_deadline)}" if status.next_deadline else "no holds"
+
+
+def _ago(moment: datetime | None) -> str:
+    return f"looked {distance(moment)}" if moment else "[red]never looked[/]"
+
+
+def _checkpoint(status: Status) -> str:
+    if not (found := status.checkpoint):
+        return "none"
+    color = "red" if found["result"] == "drift" else "yellow" if found["result"] == "unproven" else "green"
+    return f"[{color}]{found['result']}[/] at {found['position']}, {found['at']}"
 
 
 def _table(status: Status, rows: int | None) -> Table:

@@ -1,5 +1,6 @@
 """Times as people give and read them: always with an offset, echoed in UTC, local and how far off."""
 
+import re
 from datetime import UTC, datetime
 
 import click
@@ -19,6 +20,19 @@ class Moment(click.ParamType[datetime]):
         except ValueError:
             pass
         self.fail(f"{value!r}: expected a time with an offset, such as 2026-11-27T10:00:00+01:00", param, ctx)
+
+
+class Duration(click.ParamType[float]):
+    """A length of time such as 90s, 15m, 2h or 1d; gives seconds."""
+
+    name = "duration"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse, or fail with what was expected."""
+        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
+        if not found:
+            self.fail(f"{value!r}: expected a duration such as 90s, 15m, 2h or 1d", param, ctx)
+        return float(int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]])
 
 
 def rfc3339(moment: datetime | None) -> str | None:

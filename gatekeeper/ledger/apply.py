@@ -53,11 +53,12 @@ def _read(payload: bytes) -> Event | MalformedEvent:
 
 def _apply(connection: Connection, sale: str, batch: Sequence[Read], blocked: set[str], result: Applied) -> None:
     """Apply all at once; if that is refused, halve until the event that cannot be applied stands alone."""
+    discarded: dict[str, Position] = {}
     try:
         with connection.transaction():
             tally, rejected = Tally(sale), _sift(batch, blocked)
             refused = {position for position, _, _ in rejected}
-            tally.load(connection, {event.id for _, _, event in batch if isinstance(event, events.Change)})
+            tally.load(connection, {e.id for _, _, e in batch if isinstance(e, events.Change | events.Discard)})
             for position, _, event in batch:
                 if position not in refused and not isinstance(event, MalformedEvent):
                     tally.add(connection, position, event)
@@ -72,9 +73,13 @@ def _apply(connection: Connection, sale: str, batch: Sequence[Read], blocked: se
         rejected = [(position, payload, str(error).splitlines()[0])]
     else:
         result.comparisons += tally.comparisons
+        discarded = tally.discarded
     for position, payload, reason in rejected:
         blocked |= quarantine.add(connection, sale, position, payload, reason)
         result.quarantined += 1
+    for id, position in discarded.items():
+        quarantine.void(connection, sale, id, position)
+        blocked.discard(id)
 
 
 def _sift(batch: Sequence[Read], blocked: set[str]) -> list[Rejected]:
@@ -84,6 +89,39 @@ def _sift(batch: Sequence[Read], blocked: set[str]) -> list[Rejected]:
         if isinstance(event, MalformedEvent):
             rejected.append((position, payload, str(event)))
             blocked |= quarantine.named(payload)
+        elif isinstance(event, events.Discard):
+            blocked.discard(event.id)
         elif isinstance(event, events.Admit | events.Change) and event.id in blocked:
             rejected.append((position, payload, DEPENDANT))
     return rejected
+
+
+def retry(connection: Connection, sale: str) -> tuple[int, int]:
+    """Apply what is in quarantine and can be applied now; returns how many events were, and how many were not.
+
+    In the caller's transaction, which holds the cursor. Each stands alone; what depends on one that stays, stays.
+    """
+    waiting, stuck = quarantine.events(connection, sale), set[str]()
+    applied = 0
+    for position, payload in waiting:
+        if quarantine.named(payload) & stuck:
+            continue
+        try:
+            with connection.transaction():
+                _once_more(connection, sale, position, payload)
+                quarantine.drop(connection, sale, position)
+            applied += 1
+        except (MalformedEvent, *_REFUSED) as error:
+            quarantine.keep(connection, sale, position, str(error).splitlines()[0])
+            stuck |= quarantine.named(payload)
+    return applied, len(waiting) - applied
+
+
+def _once_more(connection: Connection, sale: str, position: Position, payload: bytes) -> None:
+    event = events.parse(payload)
+    if not isinstance(event, events.Admit | events.Change | events.Discard | events.Grant):
+        raise Inapplicable("later events have overtaken this one: discard it")
+    tally = Tally(sale)
+    tally.load(connection, [] if isinstance(event, events.Grant) else [event.id])
+    tally.add(connection, position, event)
+    tally.write(connection)

@@ -48,6 +48,40 @@ def add(connection: Connection, sale: str, position: Position, payload: bytes, r
     return reservation
 
 
+def drop(connection: Connection, sale: str, position: Position) -> bool:
+    """Take one event out; False when it is not there."""
+    query = "DELETE FROM quarantine WHERE sale = %s AND epoch = %s AND n = %s"
+    return connection.execute(query, [sale, position.epoch, position.n]).rowcount == 1
+
+
+def void(connection: Connection, sale: str, reservation: str, until: Position) -> None:
+    """Take out what a reservation has here up to a position: an event made up for it."""
+    query = "DELETE FROM quarantine WHERE sale = %s AND reservation = %s AND (epoch, n) < (%s, %s)"
+    connection.execute(query, [sale, reservation, until.epoch, until.n])
+
+
+def events(connection: Connection, sale: str) -> list[tuple[Position, bytes]]:
+    """Return what is in quarantine, in the order of the outbox."""
+    query = "SELECT epoch, n, event FROM quarantine WHERE sale = %s ORDER BY epoch, n"
+    return [(Position(epoch, n), payload) for epoch, n, payload in connection.execute(query, [sale])]
+
+
+def keep(connection: Connection, sale: str, position: Position, reason: str) -> None:
+    """Note why it could not be applied this time."""
+    query = "UPDATE quarantine SET reason = %s WHERE sale = %s AND epoch = %s AND n = %s"
+    connection.execute(query, [reason, sale, position.epoch, position.n])
+
+
+def missing(connection: Connection, sale: str) -> int:
+    """Return how many reservations are here and not in the ledger."""
+    query = """
+        SELECT count(DISTINCT reservation) FROM quarantine AS q WHERE sale = %s AND reservation IS NOT NULL
+           AND NOT EXISTS (SELECT FROM reservations AS r WHERE r.sale = q.sale AND r.id = q.reservation)
+    """
+    row = connection.execute(query, [sale]).fetchone()
+    return int(row[0]) if row else 0
+
+
 def reservations(connection: Connection, sale: str) -> set[str]:
     """Return the ids of reservations that have an event in quarantine."""
     query = "SELECT DISTINCT reservation FROM quarantine WHERE sale = %s AND reservation IS NOT NULL"

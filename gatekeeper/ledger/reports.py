@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
 
-from gatekeeper.ledger import cursors
 from gatekeeper.ledger.connection import Connection
 
 
@@ -16,25 +14,43 @@ class Overview:
     """A sale's books at a glance."""
 
     cursor: str
-    reservations: int
-    oldest_hold: datetime | None
-    checkpoint: str
-    """The last comparison with Redis: "equal" or "drift", where and when; "" before the first."""
+    """"-" when the sale is archived."""
+    lag_seconds: float
+    """Since the cursor last moved."""
     quarantined: int
+    refunds_due: int
 
 
 def overview(connection: Connection, sale: str) -> Overview:
     """Return the sale's books at a glance."""
     query = """
-        SELECT (SELECT count(*) FROM reservations WHERE sale = %(sale)s),
-               (SELECT min(created_at) FROM reservations WHERE sale = %(sale)s AND state = 'held'),
-               (SELECT CASE WHEN drift = '[]' THEN 'equal' ELSE 'drift' END
-                       || format(' at %%s-%%s, %%s', epoch, n, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SSZ'))
-                  FROM checkpoints WHERE sale = %(sale)s ORDER BY epoch DESC, n DESC LIMIT 1),
-               (SELECT count(*) FROM quarantine WHERE sale = %(sale)s)
+        SELECT c.epoch || '-' || c.n, extract(epoch FROM now() - c.moved_at)::float,
+               (SELECT count(*) FROM quarantine WHERE sale = %(sale)s),
+               (SELECT count(*) FROM payments WHERE sale = %(sale)s AND state = 'refund_due')
+          FROM sales LEFT JOIN cursors AS c USING (sale) WHERE sale = %(sale)s
     """
-    count, oldest, checkpoint, quarantined = connection.execute(query, {"sale": sale}).fetchone() or (0, None, None, 0)
-    return Overview(str(cursors.read(connection, sale) or "-"), count, oldest, checkpoint or "", quarantined)
+    cursor, lag, quarantined, due = connection.execute(query, {"sale": sale}).fetchone() or (None, None, 0, 0)
+    return Overview(cursor or "-", lag or 0.0, quarantined, due)
+
+
+def refunds_due(connection: Connection, sale: str) -> int:
+    """Return how many payments of a sale are due back."""
+    query = "SELECT count(*) FROM payments WHERE sale = %s AND state = 'refund_due'"
+    row = connection.execute(query, [sale]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def refunds(connection: Connection, sale: str, *, due_only: bool) -> list[dict[str, Any]]:
+    """Return the payments that became no sale, oldest first; those that are due back, or all."""
+    query = """
+        SELECT p.id AS reservation, r.buyer, r.reference, p.payment, p.state, p.refund, p.created_at, p.changed_at,
+               r.state AS reservation_state
+          FROM payments AS p LEFT JOIN reservations AS r USING (sale, id)
+         WHERE p.sale = %(sale)s AND p.state <> 'sold' AND (NOT %(due)s OR p.state = 'refund_due')
+         ORDER BY p.created_at, p.id, p.payment
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, {"sale": sale, "due": due_only}).fetchall()
 
 
 _RESERVATIONS = """
@@ -44,6 +60,8 @@ SELECT r.id, r.buyer, r.state, r.late, r.payment, r.reference, r.idempotency_key
   FROM reservations AS r
  WHERE r.sale = %(sale)s AND (%(state)s::text IS NULL OR r.state = %(state)s)
    AND (%(buyer)s::text IS NULL OR r.buyer = %(buyer)s) AND (%(id)s::text IS NULL OR r.id = %(id)s)
+   AND (%(stale)s::float IS NULL OR r.state = 'held' AND r.expires_at <= now() - make_interval(secs => %(stale)s))
+   AND (%(older)s::float IS NULL OR r.created_at <= now() - make_interval(secs => %(older)s))
  ORDER BY r.created_at, r.id LIMIT %(limit)s
 """
 
@@ -55,10 +73,15 @@ def reservations(
     state: str | None = None,
     buyer: str | None = None,
     id: str | None = None,
+    stale: float | None = None,
+    older: float | None = None,
     limit: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield reservations with their items, oldest first, streamed from the server."""
-    given = {"sale": sale, "state": state, "buyer": buyer, "id": id, "limit": limit}
+    """Yield reservations with their items, oldest first, streamed from the server.
+
+    `stale`: only holds whose deadline passed so many seconds ago. `older`: only those made so many seconds ago.
+    """
+    given = {"sale": sale, "state": state, "buyer": buyer, "id": id, "stale": stale, "older": older, "limit": limit}
     with connection.transaction(), connection.cursor("reservations", row_factory=dict_row) as cursor:
         cursor.itersize = 2000
         cursor.execute(_RESERVATIONS, given)

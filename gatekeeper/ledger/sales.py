@@ -70,6 +70,11 @@ def live(connection: Connection) -> list[str]:
     return [sale for (sale,) in connection.execute(query)]
 
 
+def archived(connection: Connection) -> list[str]:
+    """Return the names of the sales of which Redis should hold a tombstone."""
+    return [sale for (sale,) in connection.execute("SELECT sale FROM sales WHERE state = 'archived'")]
+
+
 def reservation_count(connection: Connection, sale: str) -> int:
     """Return how many reservations of a sale the ledger has."""
     row = connection.execute("SELECT count(*) FROM reservations WHERE sale = %s", [sale]).fetchone()
@@ -80,10 +85,20 @@ def delete(connection: Connection, sale: str, *, actor: str) -> None:
     """Mark a draft as deleted; its row stays, so that its name is never used again."""
     with connection.transaction():
         cursors.lock(connection, sale)
-        connection.execute("UPDATE sales SET state = 'deleted' WHERE sale = %s", [sale])
-        connection.execute("DELETE FROM schedules WHERE sale = %s", [sale])
-        connection.execute("DELETE FROM cursors WHERE sale = %s", [sale])
+        _retire(connection, sale, "deleted")
         audit(connection, sale, actor, "delete", {})
+
+
+def archive(connection: Connection, sale: str, *, actor: str, detail: dict[str, object]) -> None:
+    """Mark a sale of which Redis holds only a tombstone; in the caller's transaction. Its books stay."""
+    _retire(connection, sale, "archived")
+    audit(connection, sale, actor, "archive", detail)
+
+
+def _retire(connection: Connection, sale: str, state: str) -> None:
+    connection.execute("UPDATE sales SET state = %s WHERE sale = %s", [state, sale])
+    connection.execute("DELETE FROM schedules WHERE sale = %s", [sale])
+    connection.execute("DELETE FROM cursors WHERE sale = %s", [sale])
 
 
 def audit(connection: Connection, sale: str, actor: str, action: str, detail: dict[str, object]) -> None:

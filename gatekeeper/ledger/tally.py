@@ -14,7 +14,7 @@ from gatekeeper.events import Event
 from gatekeeper.ledger import cursors, quarantine
 from gatekeeper.ledger.checkpoints import ALL_BUYERS, Comparison
 from gatekeeper.ledger.connection import Connection
-from gatekeeper.model import Items, Position, Refund, pack_items, unpack_items
+from gatekeeper.model import Items, Position, Refund, Reservation, pack_items, unpack_items
 
 
 class Inapplicable(Exception):
@@ -52,8 +52,10 @@ class Tally:
         self._deltas: dict[str, Delta] = {}
         self._kept: dict[str, Kept] = {}
         self._changed: set[str] = set()
-        self._admitted: list[events.Admit] = []
+        self._admitted: list[tuple[Reservation, Kept]] = []
         self._payments: dict[tuple[str, str], int] = {}
+        self.discarded: dict[str, Position] = {}
+        """Reservations whose quarantined events up to there are void."""
         self._movements: list[tuple[object, ...]] = []
         self._audit: list[tuple[object, ...]] = []
         self._grants: dict[int, int] = {}
@@ -84,6 +86,8 @@ class Tally:
                 self._end(position, event, "expiry", "expire", "held", "expired")
             case events.Settle():
                 self._settle(event)
+            case events.Discard():
+                self._discard(position, event)
             case events.Grant():
                 self._grant(position, event)
             case events.Control():
@@ -105,10 +109,35 @@ class Tally:
     def _admit(self, position: Position, event: events.Admit) -> None:
         if event.id in self._kept:
             raise Inapplicable("the ledger has this reservation already")
-        self._kept[event.id] = Kept("", "held", event.items)
-        self._admitted.append(event)
+        who = event.buyer, event.key, event.reference, event.items
+        made = Reservation(self._sale, event.id, "held", False, "", event.at_ms, event.expires_ms, *who)
+        self._make(made)
         for sku, quantity in event.items:
             self._move(position, sku, event.at_ms, event.buyer, "admit", Delta(held=quantity))
+
+    def _make(self, made: Reservation) -> None:
+        self._kept[made.id] = Kept("", made.state, made.items, made.late, made.payment)
+        self._admitted.append((made, self._kept[made.id]))
+
+    def _discard(self, position: Position, event: events.Discard) -> None:
+        """Whatever the ledger has of this reservation becomes what Redis has; its units are given back."""
+        kept, record = self._kept.get(event.id), event.record
+        if kept is None:
+            self._make(record)
+        elif kept.state in ("held", "sold"):
+            self._end(position, event, event.actor, f"discard: {event.reason}", kept.state, record.state)
+        else:
+            kept.state = record.state
+            self._changed.add(event.id)
+        kept = self._kept[event.id]
+        kept.late, kept.payment = record.late, record.payment
+        for refund in record.refunds:
+            if kept.payments.get(refund.payment) != refund:
+                kept.payments[refund.payment] = refund
+                self._payments[event.id, refund.payment] = event.at_ms
+        self.discarded[event.id] = position
+        detail = {"reservation": event.id, "reason": event.reason}
+        self._audit.append((event.at_ms, event.actor, "discard", Jsonb(detail)))
 
     def _confirm(self, position: Position, event: events.Confirm) -> None:
         if event.outcome == "refund_due":
@@ -129,7 +158,15 @@ class Tally:
     def _settle(self, event: events.Settle) -> None:
         self._pay(event, Refund(event.payment, "refunded", event.refund), was="refund_due")
 
-    def _end(self, position: Position, event: events.Change, actor: str, reason: str, origin: str, state: str) -> Kept:
+    def _end(
+        self,
+        position: Position,
+        event: events.Change | events.Discard,
+        actor: str,
+        reason: str,
+        origin: str,
+        state: str,
+    ) -> Kept:
         """Move a reservation and its units from one state to the next; raises Inapplicable when it is in another."""
         kept = self._find(event.id)
         if kept.state != origin:
@@ -211,8 +248,8 @@ class Tally:
         self._update_sale(connection)
         self._update_reservations(connection)
         for query, rows in (
-            (_RESERVATIONS, [self._row(event) for event in self._admitted]),
-            (_ITEMS, [(event.id, *item) for event in self._admitted for item in event.items]),
+            (_RESERVATIONS, [_row(made, kept) for made, kept in self._admitted]),
+            (_ITEMS, [(made.id, *item) for made, _ in self._admitted for item in made.items]),
             (_PAYMENTS, [self._payment(id, name, at) for (id, name), at in self._payments.items()]),
             (_MOVEMENTS, self._movements),
             (_CHECKPOINTS, self._checkpoints),
@@ -220,11 +257,6 @@ class Tally:
         ):
             if rows:
                 connection.execute(query, [self._sale, *map(list, zip(*rows, strict=True))])
-
-    def _row(self, event: events.Admit) -> tuple[object, ...]:
-        kept, times = self._kept[event.id], (event.at_ms, event.expires_ms)
-        who = event.id, event.buyer, event.key, event.reference, pack_items(event.items)
-        return (*who, kept.state, kept.late, kept.payment, *times)
 
     def _payment(self, id: str, name: str, at_ms: int) -> tuple[object, ...]:
         refund = self._kept[id].payments[name]
@@ -259,6 +291,11 @@ class Tally:
         if control := self._control:
             times = control.opens_at_ms or None, control.closes_at_ms or None
             connection.execute(_SALE, [control.state, *times, control.per_buyer, control.hold_ms, self._sale])
+
+
+def _row(made: Reservation, kept: Kept) -> tuple[object, ...]:
+    who = made.id, made.buyer, made.idempotency_key, made.reference, pack_items(made.items)
+    return (*who, kept.state, kept.late, kept.payment, made.created_ms, made.expires_ms)
 
 
 _COUNTS = "SELECT sku, tracked, granted, held, sold FROM inventory WHERE sale = %s AND sku = ANY(%s)"

@@ -9,6 +9,8 @@ from gatekeeper.merchant import sales, stock
 from gatekeeper.merchant.stock import Wanted
 from gatekeeper.model import Counters, Purchase
 from gatekeeper.outcomes import Outcome
+from gatekeeper.settings import Settings
+from workers.connections import Connections
 from workers.drain import Drained, drain
 from workers.reconcile import reconcile
 
@@ -38,6 +40,7 @@ class World:
         self.redis_url, self.database_url = redis_url, database_url
         self.gate = Gate(connect(redis_url, timeout=2))
         self.ledger = connect_ledger(database_url)
+        self._connections: Connections | None = None
 
     async def open(self, *, units: int = 100, per_buyer: int = 0) -> None:
         await self.gate.load_scripts()
@@ -82,6 +85,14 @@ class World:
         assert (report.skus_compared, report.drift) == (1, [])
         assert self.one("SELECT count(*) FROM quarantine") == (0,)
 
+    def connections(self) -> Connections:
+        """Connections as a worker's part wants them, closed with the world."""
+        if self._connections is None:
+            self._connections = Connections(Settings(redis_url=self.redis_url, database_url=self.database_url))
+        return self._connections
+
     async def close(self) -> None:
+        if self._connections is not None:
+            await self._connections.close()
         self.ledger.close()
         await self.gate.redis.aclose()

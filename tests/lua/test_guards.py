@@ -20,6 +20,7 @@ CALLS = {
     "release": lambda s: s.release(),
     "expire": lambda s: s.run(s.gate.expire(SALE, 10)),
     "settle": lambda s: s.settle(),
+    "discard": lambda s: s.run(s.gate.discard(SALE, purchase().id, "a test", actor="cli")),
     "grant": lambda s: s.grant(2, ("A", 1, True)),
     "control": lambda s: s.control("pause"),
     "checkpoint": lambda s: s.run(s.gate.checkpoint(SALE, ["A"])),
@@ -82,6 +83,7 @@ NEEDED = {
     "release": "epoch fence state per_buyer buyer_units",
     "expire": "epoch fence state per_buyer buyer_units",
     "settle": "epoch fence",
+    "discard": "epoch fence per_buyer buyer_units",
     "grant": "epoch fence state granted",
     "control": "epoch fence state opens_at",
     "checkpoint": "epoch fence",
@@ -308,7 +310,7 @@ def test_what_the_ledger_left_of_a_deleted_sale_is_no_sale(sale: Sale) -> None:
 # ── memory, and an outbox that goes on elsewhere ─────────────────────────────────────────────────────────────────────
 
 READS = {"reservation", "availability"}
-GIVE_BACK = {"confirm", "release", "expire", "settle"}
+GIVE_BACK = {"confirm", "release", "expire", "settle", "discard"}
 WRITES = CALLS.keys() - READS
 
 

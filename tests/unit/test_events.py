@@ -8,6 +8,7 @@ from gatekeeper.events import (
     CheckpointLine,
     Confirm,
     Control,
+    Discard,
     Epoch,
     Event,
     Expire,
@@ -18,9 +19,12 @@ from gatekeeper.events import (
     Settle,
     parse,
 )
-from gatekeeper.model import Position
+from gatekeeper.model import Position, Refund, Reservation
 
 ID = "0123456789abcdef" * 2
+DISCARDED = Reservation(
+    "", ID, "released", False, "", 5, 65, "bob", "k1", "", (("A", 2),), (Refund("p1", "refund_due"),)
+)
 EVENTS: dict[bytes, Event] = {
     f"admit\n5\n{ID}\n65\nbób\nk1\norder 7\nA 2 B 1\n".encode(): Admit(
         5, ID, 65, "bób", "k1", "order 7", (("A", 2), ("B", 1))
@@ -33,6 +37,9 @@ EVENTS: dict[bytes, Event] = {
     f"release\n5\n{ID}\nshop\nsold\nrefund\n".encode(): Release(5, ID, "shop", "sold", "refund"),
     f"expire\n5\n{ID}\n".encode(): Expire(5, ID),
     f"settle\n5\n{ID}\nshop\np1\nr1\n".encode(): Settle(5, ID, "shop", "p1", "r1"),
+    f"discard\n5\n{ID}\ncli\nbad\n12\nreleased\n0\n\n5\n65\nbob\nk1\n\nA 2\np1\nrefund_due\n\n".encode(): Discard(
+        5, ID, "cli", "bad", DISCARDED
+    ),
     b"checkpoint\n5\n7\nA 1 2 3 6\n": Checkpoint(5, 7, (CheckpointLine("A", 1, 2, 3, 6),)),
     b"epoch\n5\n1-7\ncontroller\n": Epoch(5, Position(1, 7), "controller"),
 }
