@@ -4,11 +4,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # An interrupted .venv/bin/python counts as not made.
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test check bench lock clean
+.PHONY: help setup demo up test soak check bench lock clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 ARGS ?=
+EXAMPLES ?= 2000
 BIN := .venv/bin
 STAMP := .venv/.ready
 
@@ -32,6 +33,10 @@ up: $(STAMP) ## Start the whole stack: Valkey, Postgres, front door, worker
 
 test: $(STAMP) ## Run the tests (ARGS='-k sold_out' narrows them)
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(STAMP) ## Live as many random lives of a sale as you like, and 60 s of full load (EXAMPLES=2000)
+	@GATEKEEPER_EXAMPLES=$(EXAMPLES) GATEKEEPER_LOAD_SECONDS=60 GATEKEEPER_RACES=10000 $(BIN)/python -m pytest --timeout 86400 -s \
+	  tests/integration/test_state_machine.py tests/integration/test_checkpoints.py tests/integration/test_races.py $(ARGS)
 
 check: $(STAMP) ## Lint, format check, types, import floors
 	@$(BIN)/ruff check --quiet .

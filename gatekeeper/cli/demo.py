@@ -66,8 +66,8 @@ async def _run(stack: Stack, buyers: int, units: int) -> Outcome:
             return lambda done: bars.update(task, completed=done)
 
         naive = await at_the_naive_shop(stack, buyers, units, bar("check, then decrement"))
-        gate, held = await at_the_gate(stack, buyers, units, bar("the gate"))
-    return Outcome(naive, gate, held)
+        gate = await at_the_gate(stack, buyers, units, bar("the gate"))
+    return Outcome(naive, *gate)
 
 
 def _show(outcome: Outcome) -> None:
@@ -78,9 +78,13 @@ def _show(outcome: Outcome) -> None:
         within, beyond = round(min(sold, gate.stock) * scale), round(max(0, sold - gate.stock) * scale)
         out.print(f"  {name:22} [green]{'█' * within}[/][red]{'█' * beyond}[/] {sold}")
     out.print(_table(outcome))
+    out.print(_lives(outcome))
     if outcome.proven:
         out.print(f"{gate.buyers} buyers over {CONNECTIONS} connections, duplicates and retries among them.")
-        out.print(f"[green]✓[/] {gate.sold} of {gate.stock} units sold, each once; buyers, Redis and ledger agree.")
+        out.print(
+            f"[green]✓[/] {gate.sold} of {gate.stock} units sold, each once; every payment is a sale or refunded;"
+        )
+        out.print("  buyers, payment service, Redis and ledger agree.")
     else:
         out.print("[red]✗[/] the books do not agree: this is a bug, please report it")
     out.print("next: [bold]make up[/] (or gatekeeper up) keeps a stack running; the README shows a sale of your own.")
@@ -96,8 +100,21 @@ def _table(outcome: Outcome) -> Table:
     table.add_row("admitted/s", "-", f"{gate.admitted_per_s:.0f}")
     table.add_row("persisted/s", "-", f"{gate.persisted_per_s:.0f}")
     table.add_row("p50 / p99", "-", f"{gate.p50_ms:.0f} / {gate.p99_ms:.0f} ms")
-    table.add_row("ledger = Redis", "-", f"{gate.ledger_rows} = {outcome.held_in_redis}")
+    table.add_row("ledger = Redis", "-", f"{outcome.payments.sold} = {outcome.counters.sold} sold")
     table.add_row("drift", "-", str(gate.drift))
+    return table
+
+
+def _lives(outcome: Outcome) -> Table:
+    paid = outcome.payments
+    table = Table("what became of the reservations and the money", "")
+    table.columns[1].justify = "right"
+    table.add_row("reservations", str(outcome.acknowledged))
+    table.add_row("paid: sold, late ones among them", str(paid.sold))
+    table.add_row("charge declined: released, sold to the next in line", str(paid.released))
+    table.add_row("not paid in time: expired, sold to the next in line", str(paid.expired))
+    table.add_row("paid too late: refunded", str(paid.refund_due))
+    table.add_row("unresolved", f"[red]{paid.unresolved}[/]" if paid.unresolved else "0")
     return table
 
 

@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -18,8 +19,8 @@ TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Shop:
-    """Where the crowd buys, and with which header."""
+class Address:
+    """Where the crowd buys, and with which API key."""
 
     url: str
     key: str = ""
@@ -93,13 +94,25 @@ def _later_clicks(buyer: int) -> list[str]:
     return [f"order-{buyer}"] if buyer % 7 == 0 else []
 
 
-async def rush(shop: Shop, buyers: int, progress: Callable[[int], None]) -> Tally:
-    """Send all buyers at once and wait for every answer; `progress` hears how many requests were answered."""
+def nothing_follows(reservation: dict[str, Any]) -> None:
+    """What a reservation leads to where nobody pays."""
+
+
+async def rush(
+    address: Address,
+    buyers: int,
+    progress: Callable[[int], None],
+    won: Callable[[dict[str, Any]], None] = nothing_follows,
+) -> Tally:
+    """Send all buyers at once and wait for every answer.
+
+    `progress` hears how many requests were answered, `won` each new reservation as the gate described it.
+    """
     allow_connections(CONNECTIONS + 100)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=PATIENCE, sock_read=PATIENCE)
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        crowd = _Crowd(session, shop, progress)
+        crowd = _Crowd(session, address, progress, won)
         crowd.tally.started = time.monotonic()
         await asyncio.gather(*(crowd.buyer(number) for number in range(buyers)))
         crowd.tally.ended = time.monotonic()
@@ -109,9 +122,15 @@ async def rush(shop: Shop, buyers: int, progress: Callable[[int], None]) -> Tall
 class _Crowd:
     """All buyers over one pool of connections. A request is timed once it has a connection."""
 
-    def __init__(self, session: aiohttp.ClientSession, shop: Shop, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        address: Address,
+        progress: Callable[[int], None],
+        won: Callable[[dict[str, Any]], None],
+    ) -> None:
         self.tally = Tally()
-        self._session, self._shop, self._progress = session, shop, progress
+        self._session, self._address, self._progress, self._won = session, address, progress, won
         self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def buyer(self, number: int) -> None:
@@ -133,15 +152,17 @@ class _Crowd:
         self._progress(self.tally.requests)
 
     async def _send(self, body: bytes, key: str) -> int:
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._shop.key}"}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._address.key}"}
         async with self._free:
             started = time.monotonic()
             async with self._session.post(
-                self._shop.url, data=body, headers={**headers, "Idempotency-Key": key}
+                self._address.url, data=body, headers={**headers, "Idempotency-Key": key}
             ) as response:
                 content = await response.read()
             replayed = response.headers.get("Idempotent-Replayed") == "true"
             self.tally.count(started, response.status, key, content, replayed)
+        if response.status == 201 and content:
+            self._won(json.loads(content))
         return response.status
 
 

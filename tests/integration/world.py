@@ -42,12 +42,13 @@ class World:
         self.ledger = connect_ledger(database_url)
         self._connections: Connections | None = None
 
-    async def open(self, *, units: int = 100, per_buyer: int = 0) -> None:
+    async def open(self, *, units: int = 100, per_buyer: int = 0, state: str = "open") -> None:
         await self.gate.load_scripts()
         terms = sales.Terms(per_buyer=per_buyer)
         await sales.create(self.gate, self.ledger, SALE, terms, backlog_limit=1_000_000, actor="test")
         await stock.state(self.gate, self.ledger, SALE, lambda _: [Wanted("A", units)], actor="test")
-        await self.gate.control(SALE, "open", actor="test")
+        if state == "open":
+            await self.gate.control(SALE, "open", actor="test")
 
     async def buy(self, first: int, count: int) -> int:
         """Let buyers first, first + 1, … buy one unit each; returns how many were admitted."""
