@@ -13,12 +13,16 @@ from rq import Worker
 from gatekeeper.cli.context import emit, json_option, load_settings, out
 from gatekeeper.errors import GatekeeperError
 from gatekeeper.gate import Gate, connect
-from gatekeeper.ledger import Connection, quarantine, reports, sales
+from gatekeeper.ledger import Connection, checkpoints, quarantine, reports, sales
 from gatekeeper.ledger import connect as connect_ledger
 from gatekeeper.ledger.migrate import missing
 from gatekeeper.selfcheck import check_redis
 from gatekeeper.settings import Settings
+from workers.expire import NAME
 from workers.queue import queue
+
+ALIVE = 10.0
+"""Seconds within which expiry must have left word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ async def _all(settings: Settings, gate: Gate) -> AsyncIterator[Finding]:
             if not missing(ledger):
                 yield _quarantine(ledger)
                 yield await _sales(gate, ledger)
+                yield _drift(ledger)
     except psycopg.Error as error:
         reason = str(error).strip().splitlines()[0]
         yield Finding("Postgres", False, f"{reason}: check GATEKEEPER_DATABASE_URL, and that the server runs")
@@ -77,9 +82,18 @@ async def _redis(settings: Settings, gate: Gate) -> AsyncIterator[Finding]:
     version = f"{info.get('server_name', 'redis')} {info.get('valkey_version', info.get('redis_version'))}"
     yield Finding("Redis", not problems, "; ".join(problems) or f"{version}, durability {settings.durability}")
     loaded = await gate.scripts_loaded()
+    yield await _expiry(gate)
     yield Finding(
         "scripts", loaded, "loaded" if loaded else "not loaded: the controller loads them, run `gatekeeper worker`"
     )
+
+
+async def _expiry(gate: Gate) -> Finding:
+    now, _ = await gate.due(0)
+    seconds = (now - await gate.heartbeat(NAME)) / 1000
+    if seconds < ALIVE:
+        return Finding("expiry", True, f"looked {seconds:.1f} s ago")
+    return Finding("expiry", False, "does not look: holds do not end at their deadline. Run `gatekeeper worker`")
 
 
 def _ledger(ledger: Connection) -> Finding:
@@ -104,8 +118,16 @@ async def _sales(gate: Gate, ledger: Connection) -> Finding:
     fenced = [f"{sale} ({mark.fence or 'not proven yet'})" for sale, mark in marks.items() if mark and mark.fence]
     lost = [f"{sale} (Redis lacks it)" for sale, mark in marks.items() if mark is None]
     if fenced or lost:
-        return Finding("sales", False, f"fenced: {', '.join(fenced + lost)}. The worker proves what can be proven")
+        remedy = "The worker proves what can be proven; `gatekeeper reconcile SALE --repair` mends the rest"
+        return Finding("sales", False, f"fenced: {', '.join(fenced + lost)}. {remedy}")
     return Finding("sales", True, f"{len(names)}, none fenced")
+
+
+def _drift(ledger: Connection) -> Finding:
+    apart = checkpoints.apart(ledger)
+    if apart:
+        return Finding("checkpoints", False, f"drift in {', '.join(apart)}: `gatekeeper reconcile SALE`")
+    return Finding("checkpoints", True, "the newest of every sale are equal")
 
 
 def _worker(settings: Settings) -> Finding:

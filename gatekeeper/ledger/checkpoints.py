@@ -61,6 +61,15 @@ def history(connection: Connection, sale: str, limit: int) -> list[Comparison]:
     return [_comparison(*row) for row in connection.execute(query, [sale, limit])]
 
 
+def apart(connection: Connection) -> list[str]:
+    """Return the live sales whose newest comparison showed anything but equality."""
+    query = """
+        SELECT sale FROM cursors AS c WHERE (SELECT drift FROM checkpoints AS k WHERE k.sale = c.sale
+                                              ORDER BY epoch DESC, n DESC LIMIT 1) <> '[]' ORDER BY sale
+    """
+    return [sale for (sale,) in connection.execute(query)]
+
+
 def unstopped(connection: Connection, sale: str) -> list[Comparison]:
     """Return the comparisons that showed a surplus which Redis may still be selling."""
     query = f"{_SELECT} WHERE sale = %s AND NOT stopped ORDER BY epoch, n"

@@ -30,7 +30,8 @@ def named(payload: bytes) -> set[str]:
 def add(connection: Connection, sale: str, position: Position, payload: bytes, reason: str) -> set[str]:
     """Keep an event; returns the reservation that it names, whose later events depend on it (see `named`).
 
-    The payload may be garbage, so the id and the SKUs are what of the ledger's own words can be found in it.
+    The payload may be garbage, so the id and the SKUs are what of the ledger's own words can be found in it; what
+    is known of the reservation adds the SKUs of its items.
     """
     reservation = named(payload)
     words = payload.decode(errors="replace").replace("\x00", "").split()
@@ -38,7 +39,10 @@ def add(connection: Connection, sale: str, position: Position, payload: bytes, r
         """
         INSERT INTO quarantine (sale, epoch, n, event, reason, reservation, skus)
         SELECT %(sale)s, %(epoch)s, %(n)s, %(payload)s, %(reason)s, %(reservation)s,
-               ARRAY(SELECT sku FROM inventory WHERE sale = %(sale)s AND sku = ANY(%(words)s) ORDER BY sku)
+               ARRAY(SELECT sku FROM inventory WHERE sale = %(sale)s AND sku = ANY(%(words)s)
+                     UNION SELECT sku FROM reservation_items WHERE sale = %(sale)s AND id = %(reservation)s
+                     UNION SELECT unnest(skus) FROM quarantine
+                            WHERE sale = %(sale)s AND reservation = %(reservation)s ORDER BY 1)
         """,
         {
             "sale": sale, "epoch": position.epoch, "n": position.n, "payload": payload, "reason": reason,

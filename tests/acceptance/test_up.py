@@ -57,13 +57,17 @@ class Up:
         return subprocess.run(command, input=stdin, capture_output=True, text=True, env=self.environment, check=False)
 
     def buy(self, sale: str, key: str) -> tuple[int, dict[str, Any]]:
+        body = {"buyer": "bob", "items": [{"sku": "JACKET", "quantity": 1}]}
+        return self.post(f"{sale}/reservations", body, **{"Idempotency-Key": key})
+
+    def post(self, path: str, body: dict[str, Any], **headers: str) -> tuple[int, dict[str, Any]]:
         request = urllib.request.Request(
-            f"{self.known['url']}/v1/sales/{sale}/reservations",
-            data=b'{"buyer":"bob","items":[{"sku":"JACKET","quantity":1}]}',
+            f"{self.known['url']}/v1/sales/{path}",
+            data=json.dumps(body).encode(),
             headers={
                 "Authorization": f"Bearer {self.known['shop_key']}",
                 "Content-Type": "application/json",
-                "Idempotency-Key": key,
+                **headers,
             },
         )
         try:
@@ -72,6 +76,9 @@ class Up:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
+
+    def status(self, sale: str) -> dict[str, Any]:
+        return json.loads(self.cli("sale", "status", sale, "--json").stdout)
 
     def processes(self) -> list[int]:
         """Every process that works in this stack's folder or for it."""
@@ -143,6 +150,39 @@ def test_a_sale_runs_from_the_command_line_survives_a_restart_and_nothing_stays_
     assert row["id"] == reservation["id"]
     assert again.stop() == 0
     assert gone(again)
+
+
+def test_holds_end_by_themselves_and_late_money_goes_back(start: Callable[[int], Up]) -> None:
+    up = start(free_port())
+    up.cli("sale", "create", "coats", "--hold-seconds", "1")
+    up.cli("stock", "load", "coats", "-", stdin="sku,quantity\nJACKET,1\n")
+    up.cli("sale", "open", "coats")
+    status, first = up.buy("coats", "k1")
+    assert status == 201
+    bought, tries = time.monotonic(), 0
+    while up.buy("coats", f"again-{tries}")[0] == 409:
+        tries += 1
+        time.sleep(0.05)
+    assert 1 <= time.monotonic() - bought < 1 + 2
+    second = up.buy("coats", f"again-{tries}")[1]
+    assert up.post(f"coats/reservations/{second['id']}/confirm", {"payment": "p2"})[1]["state"] == "sold"
+    code, late = up.post(f"coats/reservations/{first['id']}/confirm", {"payment": "p1"})
+    assert (code, late["code"], late["refund_due"]) == (409, "hold_expired", "p1")
+    assert up.post(f"coats/reservations/{first['id']}/settle", {"refund": "b1"})[0] == 200
+    deadline = time.monotonic() + 15
+    while (seen := up.status("coats"))["pending"] or not seen["checkpoint"]:  # compared without being asked
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.2)
+    assert seen["checkpoint"]["result"] == "equal" and seen["expiry_heartbeat"]
+    assert seen["totals"] == {"available": 0, "held": 0, "sold": 1, "granted": 1}
+    states = {row["id"]: row["state"] for row in json.loads(up.cli("reservations", "list", "coats", "--json").stdout)}
+    assert (states[first["id"]], states[second["id"]]) == ("expired", "sold")
+    assert up.cli("sale", "close", "coats", "--yes").returncode == 0
+    assert up.cli("sale", "archive", "coats", "--yes").returncode == 0
+    assert up.buy("coats", "k9")[1]["code"] == "sale_closed"
+    assert up.post(f"coats/reservations/{second['id']}/confirm", {"payment": "p2"})[1]["code"] == "sale_closed"
+    assert up.cli("doctor").returncode == 0
+    assert up.stop() == 0
 
 
 def test_killed_outright_it_takes_everything_with_it(start: Callable[[int], Up]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.integration.shell import Shell
 from tests.integration.world import World
 
 
@@ -23,3 +24,11 @@ def world(redis_url: str, database_url: str) -> Iterator[Callable[[Callable], No
         asyncio.run(main())
 
     yield run
+
+
+@pytest.fixture
+def shell(redis_url: str, database_url: str) -> Iterator[Shell]:
+    """Scripts loaded, nothing else there."""
+    shell = Shell(redis_url, database_url)
+    yield shell
+    shell.close()
