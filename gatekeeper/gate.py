@@ -67,7 +67,7 @@ _BOUNDS = {
     "hold_ms": (1, MAX_INT),
     "backlog_limit": (1, MAX_INT),
 }
-_TEXTS = ("sku", "reason", "last_id")
+_TEXTS = ("sku", "reason", "last_id", "fence")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -129,11 +129,12 @@ class Gate:
         reply = await self._call("availability", sale, names, [after, limit, *skus])
         if isinstance(reply, Refusal):
             return tuple(sku.decode() for sku in reply.details)
-        now, state, opens, closes, per_buyer, hold, count, next_, pending, deadline, checkpoint, *flat = reply
+        now, state, opens, closes, per_buyer, hold, count, next_, *rest = reply
+        pending, since, deadline, checkpoint, full, *flat = rest
         counters = {sku.decode(): Counters.unpack(packed.decode()) for sku, packed in _pairs(flat)}
         epoch = self._epochs[sale]
         numbers = opens, closes, per_buyer, hold, count
-        lag = pending, deadline, checkpoint.decode()
+        lag = pending, since, deadline, checkpoint.decode(), bool(full)
         return SaleView(sale, epoch, now, state.decode(), *numbers, next_.decode(), *lag, counters)
 
     async def grant(
@@ -141,7 +142,7 @@ class Gate:
     ) -> Granted:
         """Apply grant `number` (the last + 1): lines of (SKU, units, tracked), all or none; negative takes back."""
         flat = [arg for sku, delta, tracked in lines for arg in (_text("sku", sku), delta, int(tracked))]
-        _text("actor", actor), _text("reason", reason)
+        _text("actor", actor), _text("reason", reason, empty=True)
         names = (keys.sale, keys.stock, keys.skus, keys.outbox)
         reply = await self._call("grant", sale, names, [number, actor, reason, *flat])
         if not isinstance(reply, Refusal):
@@ -192,16 +193,15 @@ class Gate:
     async def applied(self, sale: str, position: Position, *, keep: int, checkpoint: str = "") -> None:
         """Tell the sale how far the ledger is, let admission go on, and trim what lies `keep` events behind.
 
-        `checkpoint`: what the newest comparison came to, "result position at_ms skus"; "" leaves the last one.
+        `checkpoint`: what the newest comparison came to, "result position at_ms skus"; "" leaves the last one. The
+        word of a slower worker, or about a sale that Redis lost, changes nothing.
         """
-        fields: dict[Any, Any] = {"applied_epoch": position.epoch, "applied_n": position.n, "backlog_full": 0}
-        if checkpoint:
-            fields["checkpoint"] = checkpoint
-        async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.hset(keys.sale(sale), mapping=fields)
-            if position.n > keep:
-                pipe.xtrim(keys.outbox(sale), minid=f"{position.epoch}-{position.n - keep}", approximate=True)
-            await self._send(pipe.execute())
+        names = [noun(sale) for noun in (keys.sale, keys.outbox)]
+        args = (position.epoch, position.n, keep, checkpoint)
+        try:
+            await self._send(self.redis.evalsha(SCRIPTS["applied"].sha, len(names), *names, *args))
+        except rex.ResponseError as error:  # scripts lost, or damage: whoever sells next finds out
+            raise self._count("applied", SaleFenced(f"script applied failed: {error}")) from error
 
     # ── proof, for the controller ────────────────────────────────────────────────────────────────────────────────
 
@@ -233,6 +233,26 @@ class Gate:
         names = await self._send(self.redis.zrangebylex(keys.skus(sale), least, "+", start=0, num=limit))
         return [sku.decode() for sku in names]
 
+    async def known(self, sale: str, ids: Sequence[str]) -> int:
+        """Return how many of these reservations Redis holds, fenced or not."""
+        found = await self._send(self.redis.hmget(keys.reservations(sale), list(ids))) if ids else []
+        return sum(record is not None for record in found)
+
+    async def record(self, sale: str, id: str) -> Reservation | None:
+        """Read one reservation, fenced or not; None when there is none, or it is damaged."""
+        with suppress(ValueError, rex.ResponseError):
+            record = await self._send(self.redis.hget(keys.reservations(sale), id))
+            return Reservation.from_record(sale, id, record.decode()) if record else None
+        return None
+
+    async def hold_count(self, sale: str) -> int:
+        """Return how many holds have a deadline, fenced or not."""
+        return int(await self._send(self.redis.zcard(keys.due(sale))))
+
+    async def buyer_units(self, sale: str) -> int:
+        """Return the units that all buyers' counts come to, fenced or not; raises ValueError when it is malformed."""
+        return int(await self._send(self.redis.hget(keys.sale(sale), "buyer_units")) or "")
+
     async def reservation_count(self, sale: str) -> int:
         """Return how many reservations Redis holds of a sale, fenced or not."""
         return int(await self._send(self.redis.hlen(keys.reservations(sale))))
@@ -256,7 +276,10 @@ class Gate:
 
     async def has_state(self, sale: str) -> bool:
         """Whether Redis holds the sale's own fields."""
-        return bool(await self._send(self.redis.hexists(keys.sale(sale), "version")))
+        try:
+            return bool(await self._send(self.redis.hexists(keys.sale(sale), "version")))
+        except rex.ResponseError:  # it is no hash: no script answers
+            return False
 
     async def wipe(self, sale: str) -> None:
         """Remove what is about to be written anew; the fence and the outbox stay."""
@@ -284,24 +307,36 @@ class Gate:
         await self._send(self.redis.hset(keys.buyers(sale), mapping={buyer: str(n) for buyer, n in units.items()}))
 
     async def write_sale(self, sale: str, cursor: Position, fields: Mapping[str, str | int]) -> None:
-        """Write the sale's fields, fenced, and let the outbox end where the ledger is."""
-        last = await self.last_position(sale)
-        known = await self._send(self.redis.hmget(keys.sale(sale), "epoch"))
-        epoch = max(int(fields["epoch"]), cursor.epoch, int(known[0]) if known[0] and known[0].isdigit() else 0)
-        mended = {
-            "version": VERSION,
-            "replid": "",
-            "fence": "under repair",
-            "backlog_full": 0,
-            **fields,
-            "epoch": epoch,
-        }
-        mended |= {"applied_epoch": cursor.epoch, "applied_n": cursor.n}
+        """Write the sale's fields (`fence` among them), and let the outbox end where the ledger is."""
+        if await self._send(self.redis.type(keys.sale(sale))) != b"hash":
+            await self._send(self.redis.unlink(keys.sale(sale)))
+        known = await self._send(self.redis.hget(keys.sale(sale), "epoch"))
+        epoch = max(int(fields["epoch"]), cursor.epoch, int(known) if known and known.isdigit() else 0)
+        applied = {"applied_epoch": cursor.epoch, "applied_n": cursor.n, "full": 0}
+        mended = {"version": VERSION, "replid": "", **fields, "epoch": epoch, **applied}
+        last = await self.newest_ever(sale)
         async with self.redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.sale(sale), mapping={name: str(value) for name, value in mended.items()})
             if last is None or last < cursor:  # nobody reads it: the cursor stands there already
                 pipe.xadd(keys.outbox(sale), {"event": "repaired\n"}, id=str(cursor))
             await self._send(pipe.execute())
+
+    async def newest_ever(self, sale: str) -> Position | None:
+        """Return the position of the newest event that ever was, trimmed or not; None without an outbox."""
+        if not await self._send(self.redis.exists(keys.outbox(sale))):
+            return None
+        info = await self._send(self.redis.xinfo_stream(keys.outbox(sale)))
+        return Position.parse(info["last-generated-id"].decode())
+
+    async def set_aside(self, sale: str) -> str:
+        """Move an outbox out of the way, for people to look into; returns its new key, "" when there is none."""
+        kind = await self._send(self.redis.type(keys.outbox(sale)))
+        if kind == b"none":
+            return ""
+        last = await self.newest_ever(sale) if kind == b"stream" else kind.decode()
+        aside = f"{keys.outbox(sale)}:until-{last}"
+        await self._send(self.redis.rename(keys.outbox(sale), aside))
+        return aside
 
     # ── scripts, catalogue and doorbell ──────────────────────────────────────────────────────────────────────────
 
@@ -453,15 +488,17 @@ def _checked(fields: dict[str, str | int]) -> dict[str, str | int]:
             if type(value) is not int or not least <= value <= most:
                 raise InvalidInput(f"{name}: expected a whole number from {least} to {most}, not {value!r}")
         elif name in _TEXTS:
-            _text(name, value)
+            _text(name, value, empty=name == "fence")
         else:
             raise InvalidInput(f"{name}: expected one of {', '.join((*_BOUNDS, *_TEXTS))}")
     return fields
 
 
-def _text(name: str, value: str | int) -> str | int:
-    if not isinstance(value, str) or _CONTROL_CHARACTER.search(value):
-        raise InvalidInput(f"{name}: expected text without control characters, not {value!r}")
+def _text(name: str, value: str | int, *, empty: bool = False) -> str | int:
+    if not isinstance(value, str) or not (value or empty) or _CONTROL_CHARACTER.search(value):
+        raise InvalidInput(
+            f"{name}: expected text{'' if empty else ', not empty,'} without control characters, not {value!r}"
+        )
     return value
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -35,6 +35,8 @@ REDIS_SETTINGS = Gauge(
     "gatekeeper_redis_settings_safe", "1 when Redis has the required settings.", multiprocess_mode="livemin"
 )
 
+REDIS_SETTINGS.set(1)  # until a process that checks finds otherwise: the minimum over all processes counts
+
 EVENTS_APPLIED = Counter("gatekeeper_ledger_events_total", "Events applied to the ledger.")
 EVENTS_QUARANTINED = Counter("gatekeeper_quarantined_events_total", "Events that could not be applied.")
 APPLY_SECONDS = Histogram("gatekeeper_ledger_apply_duration_seconds", "One ledger transaction.", buckets=FAST)
@@ -47,9 +49,14 @@ _checkpoints = Counter("gatekeeper_checkpoints_total", "Checkpoints compared.", 
 ESCALATIONS = Counter("gatekeeper_escalations_total", "Sales paused because Redis had far too much available.")
 EPOCHS = Counter("gatekeeper_epochs_opened_total", "Epochs proven and opened.")
 FENCED_SALES = Gauge("gatekeeper_fenced_sales", "Sales that answer nothing until proven.", multiprocess_mode="livemax")
+PENDING = Gauge("gatekeeper_pending_events", "Events not in the ledger yet.", multiprocess_mode="livemax")
+QUARANTINED = Gauge("gatekeeper_quarantine_events", "Events in quarantine now.", multiprocess_mode="livemax")
+REFUNDS_DUE = Gauge("gatekeeper_refunds_due", "Payments that are due back now.", multiprocess_mode="livemax")
 EXPIRED = Counter("gatekeeper_expired_holds_total", "Holds that ended at their deadline.")
-EXPIRY_LAG = Gauge(
-    "gatekeeper_expiry_lag_seconds", "How overdue the oldest hold was at the last sweep.", multiprocess_mode="livemax"
+EXPIRY_LAG = Histogram(
+    "gatekeeper_expiry_lag_seconds",
+    "How overdue the oldest hold of a sweep was.",
+    buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600),
 )
 EXPIRY_SWEEP = Gauge(
     "gatekeeper_expiry_last_sweep_timestamp_seconds", "When expiry last looked.", multiprocess_mode="livemax"
@@ -108,6 +115,12 @@ def shared_folder() -> Iterator[str]:
     finally:
         del os.environ[_SHARED]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_process(pid: int) -> None:
+    """Drop the gauges of a process that ended."""
+    if _SHARED in os.environ:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def registry() -> CollectorRegistry:

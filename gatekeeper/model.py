@@ -218,8 +218,12 @@ class SaleView:
     """The last SKU of this page if another follows, else ""."""
     pending: int
     """Events that the ledger has not applied yet."""
+    pending_since_ms: int
+    """When the oldest of them was written; 0 = none is pending."""
     deadline_ms: int
     """Of the hold that is due first; 0 = there is no hold."""
     checkpoint: str
     """The newest comparison with the ledger, "result position at_ms skus"; "" before the first."""
+    backlog_full: bool
+    """Admission waits for the ledger."""
     skus: dict[str, Counters]

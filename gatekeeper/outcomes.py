@@ -44,6 +44,7 @@ class Outcome(StrEnum):
     NOT_A_DRAFT = "not_a_draft"
     NOT_CLOSED = "not_closed"
     NOT_DRAINED = "not_drained"
+    FENCE_CHANGED = "fence_changed"
     # any script, about the whole call; the gate raises these
     UNKNOWN_SALE = "unknown_sale"
     SALE_ARCHIVED = "sale_archived"

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 VERBS = (
     "grant", "control", "admit", "confirm", "release", "expire", "settle", "discard",
-    "checkpoint", "reservation", "availability",
+    "checkpoint", "applied", "reservation", "availability",
 )  # fmt: skip
 
 

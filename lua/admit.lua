@@ -17,7 +17,7 @@ end
 
 local state, opens_at, closes_at, per_buyer, hold_ms, applied_n, backlog_limit =
   sale_fields('opens_at', 'closes_at', 'per_buyer', 'hold_ms', 'applied_n', 'backlog_limit', 'buyer_units')
-local applied_epoch, backlog_full = unpack(redis.call('HMGET', sale_key, 'applied_epoch', 'backlog_full'))
+local applied_epoch, full = unpack(redis.call('HMGET', sale_key, 'applied_epoch', 'full'))
 local now = now_ms()
 local expires = now + hold_ms
 local now_text, expires_text = string.format('%d', now), string.format('%d', expires)
@@ -63,7 +63,7 @@ local function closed_door()
     return { 'sale_not_open', opens_at }
   elseif closes_at > 0 and now >= closes_at then
     return { 'sale_closed' }
-  elseif backlog_full == '1' then
+  elseif full == '1' then
     return { 'backlog_full' }
   end
 end
@@ -172,6 +172,6 @@ if applied_epoch == epoch then
   pending = pending - 1 - applied_n
 end
 if pending >= backlog_limit then
-  redis.call('HSET', sale_key, 'backlog_full', '1')
+  redis.call('HSET', sale_key, 'full', '1')
 end
 return reply

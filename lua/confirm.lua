@@ -63,6 +63,6 @@ if r.state == 'held' then
 elseif r.state == 'expired' and #r.refunds == 0 and may_retake() then
   return sell('available', 'retaken')
 end
-r.refunds[#r.refunds + 1] = { payment = payment, state = 'refund_due', refund = '' }
+add_refund(r, payment, 'refund_due')
 write_change(reservations_key, outbox_key, epoch, id, r, 'confirm', actor, payment, 'refund_due')
 return answer(WHY[r.state], 1)

@@ -2,7 +2,7 @@
 -- KEYS: sale stock reservations buyers due outbox skus
 -- ARGV: epoch_floor action actor (name value)*
 -- reply: ok epoch state changed        changed = 0 when it already was so
--- codes: ok sale_exists sale_not_open sale_paused sale_closed unknown_sku limit_not_counted not_a_draft not_closed not_drained unknown_sale sale_archived sale_fenced
+-- codes: ok sale_exists sale_not_open sale_paused sale_closed unknown_sku limit_not_counted not_a_draft not_closed not_drained fence_changed unknown_sale sale_archived sale_fenced
 -- event: control, or epoch for the action `prove`
 local sale_key, stock_key, reservations_key, buyers_key, due_key, outbox_key, skus_key = unpack(KEYS)
 local epoch_floor, action, actor = unpack(ARGV)
@@ -50,7 +50,7 @@ local function create()
   end
   return apply(1, {
     version = VERSION, epoch = 1, replid = replication_id(), fence = '', state = 'draft', granted = 0,
-    applied_epoch = 1, applied_n = -1, backlog_full = 0, buyer_units = 0, backlog_limit = given.backlog_limit,
+    applied_epoch = 1, applied_n = -1, full = 0, buyer_units = 0, backlog_limit = given.backlog_limit,
     opens_at = given.opens_at, closes_at = given.closes_at, per_buyer = given.per_buyer, hold_ms = given.hold_ms,
   })
 end
@@ -90,6 +90,10 @@ local function prove()
   integer('epoch', epoch, 1, MAX)
   if last_id ~= given.last_id then
     return { 'not_drained', last_id }
+  end
+  local fence = redis.call('HGET', sale_key, 'fence')
+  if fence ~= given.fence then
+    return { 'fence_changed', fence or '' } -- somebody fenced it for another reason than the one that was looked into
   end
   local opened = math.max(tonumber(epoch), tonumber(epoch_floor)) + 1
   append_event(outbox_key, opened, 'epoch', now_ms(), last_id, actor)

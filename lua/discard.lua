@@ -21,7 +21,7 @@ local r, change = read_record(id, record), 0
 if r.state == 'held' or r.state == 'sold' then
   local units = move_units(stock_key, r.items, r.state, 'available')
   if r.state == 'sold' then -- the sale does not count, so its payment is due back
-    r.refunds[#r.refunds + 1] = { payment = r.payment, state = 'refund_due', refund = '' }
+    add_refund(r, r.payment, 'refund_due')
     r.payment = ''
   end
   r.state = 'released'

@@ -144,6 +144,14 @@ local function read_record(id, record)
   return r
 end
 
+-- Payments stand in order of their names, so that whoever writes the record writes the same.
+local function add_refund(r, payment, state)
+  r.refunds[#r.refunds + 1] = { payment = payment, state = state, refund = '' }
+  table.sort(r.refunds, function(a, b)
+    return a.payment < b.payment
+  end)
+end
+
 local function pack_record(r)
   local text = table.concat({ r.state, r.late, r.payment, r.created, r.expires, r.particulars }, '\n')
   for _, refund in ipairs(r.refunds) do

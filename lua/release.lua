@@ -36,7 +36,7 @@ end
 local from = r.state
 local units = move_units(stock_key, r.items, from, 'available')
 if from == 'sold' then
-  r.refunds[#r.refunds + 1] = { payment = r.payment, state = UNPAID[reason], refund = '' }
+  add_refund(r, r.payment, UNPAID[reason])
   r.payment = ''
 end
 r.state = 'released'

@@ -4,10 +4,14 @@ Each is an event in the outbox; the drain compares it when it gets there (reconc
 """
 
 import logging
+import time
 
+from redis.exceptions import ResponseError
+
+from gatekeeper import metrics
 from gatekeeper.errors import GateError, GateUnavailable
 from gatekeeper.gate import Gate
-from gatekeeper.ledger import Connection, checkpoints, stock
+from gatekeeper.ledger import Connection, checkpoints, cursors, reports, stock
 from gatekeeper.ledger.checkpoints import Schedule
 from workers.connections import Connections
 from workers.loop import Round, run
@@ -18,6 +22,8 @@ log = logging.getLogger(__name__)
 TICK = 0.5
 """Seconds between looks for sales that are due."""
 SALES_PER_ROUND = 100
+CENSUS = 5.0
+"""Seconds between counts of what waits for the ledger, or for a person."""
 TOUCHED = 5_000
 """SKUs that changed since the last time: at most so many in one go."""
 ROTATION = 60.0
@@ -30,6 +36,7 @@ class Checkpoints:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._next_census = 0.0
         self._every = connections.settings.checkpoint_seconds
 
     async def round(self) -> None:
@@ -40,8 +47,21 @@ class Checkpoints:
                     await step(self._connections.gate, ledger, sale, schedule, every=self._every)
                 except GateUnavailable:
                     raise
-                except GateError as error:
+                except (GateError, ResponseError) as error:  # fenced, or damaged: its next turn comes
                     log.info("no checkpoint of %s: %s", sale, error)
+            if time.monotonic() >= self._next_census:
+                self._next_census = time.monotonic() + CENSUS
+                await _census(self._connections.gate, ledger)
+
+
+async def _census(gate: Gate, connection: Connection) -> None:
+    metrics.QUARANTINED.set(reports.quarantined(connection))
+    metrics.REFUNDS_DUE.set(reports.all_refunds_due(connection))
+    moved = cursors.newest(connection, SALES_PER_ROUND)
+    last = await gate.last_positions(list(moved)) if moved else {}
+    metrics.PENDING.set(
+        sum(p.n - moved[sale].n if p.epoch == moved[sale].epoch else p.n + 1 for sale, p in last.items())
+    )
 
 
 async def step(gate: Gate, connection: Connection, sale: str, schedule: Schedule, *, every: float) -> None:
@@ -49,11 +69,11 @@ async def step(gate: Gate, connection: Connection, sale: str, schedule: Schedule
     touched = checkpoints.moved_since(connection, sale, schedule.last, TOUCHED)
     turn = max(SKUS_PER_CHECKPOINT, round(MAX_SKUS * every / ROTATION))
     rotated, after = await _rotate(gate, connection, sale, schedule.after, turn)
-    skus = list(dict.fromkeys((*touched, *rotated)))
+    skus, last = list(dict.fromkeys((*touched, *rotated))), schedule.last
     for start in range(0, len(skus), SKUS_PER_CHECKPOINT):
         last = await gate.checkpoint(sale, skus[start : start + SKUS_PER_CHECKPOINT])
+    checkpoints.asked(connection, sale, Schedule(last, after))
     if skus:
-        checkpoints.asked(connection, sale, Schedule(last, after))
         await gate.ring([sale])
 
 

@@ -29,8 +29,9 @@ class Connections:
             self._ledger = connect_ledger(self.settings.database_url)
         try:
             yield self._ledger
-        except psycopg.OperationalError:
-            self._ledger.close()
+        except psycopg.Error as error:
+            if isinstance(error, psycopg.OperationalError) or self._ledger.broken:
+                self._ledger.close()
             raise
 
     async def close(self) -> None:

@@ -55,9 +55,10 @@ async def drain(gate: Gate, connection: Connection, sale: str, *, keep: int, bud
     while True:
         step = await _step(gate, connection, sale)
         events += step.events
-        if step.events:
-            assert step.position
-            await gate.applied(sale, step.position, keep=keep, checkpoint=step.checkpoint)
+        if step.position and step.position.n >= 0 and step.stop is not Stop.FENCED:
+            # Also when there was nothing: an earlier drain may have died before it could say so.
+            with suppress(SaleFenced):
+                await gate.applied(sale, step.position, keep=keep, checkpoint=step.checkpoint)
         if step.stop is not None:
             break
         if time.monotonic() > deadline:

@@ -45,7 +45,6 @@ class Expiry:
         if time.monotonic() >= self._next_step:
             await self._rotate()
             self._next_step = time.monotonic() + ROTATION
-        metrics.EXPIRY_LAG.set(0)
         deadline = time.monotonic() + BUDGET
         while time.monotonic() < deadline:
             now, sales = await self._gate.due(SALES_PER_ROUND)
@@ -84,7 +83,7 @@ async def sweep(gate: Gate, sale: str, *, calls: int = CALLS_PER_TURN, holds: in
         expired += swept.expired
         if swept.expired:
             metrics.EXPIRED.inc(swept.expired)
-            metrics.EXPIRY_LAG.set((swept.now_ms - swept.oldest_ms) / 1000)
+            metrics.EXPIRY_LAG.observe((swept.now_ms - swept.oldest_ms) / 1000)
         if swept.expired < holds:
             break
     if swept.next_ms:

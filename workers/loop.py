@@ -29,7 +29,7 @@ async def repeat(round_: Round, *, every: float) -> None:
             if ailing:
                 log.warning("works again")
             ailing = ""
-        except (GateError, psycopg.OperationalError, RedisError) as error:
+        except (GateError, psycopg.Error, RedisError) as error:
             if ailing != (ailing := str(error).splitlines()[0]):
                 log.warning("waits: %s", ailing)
         try:

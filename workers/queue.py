@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import time
 
 import psycopg
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 
 from gatekeeper.errors import GateError
@@ -19,6 +21,8 @@ NAME = "gatekeeper"
 SERIALIZER = "json"  # pickle, the default, would run whatever code the queue's Redis hands us
 JOB_TIMEOUT = 60
 """Seconds; a job's budgets end long before."""
+JOB_SECONDS = 20.0
+"""After which a job leaves the rest of its sales to the next one."""
 FAILURE_TTL = 60
 """Seconds that a failed job stays to be looked at; what it should have done is in the outbox still."""
 
@@ -63,7 +67,11 @@ def drain(sales: list[str]) -> None:
 
 async def _drain(connections: Connections, sales: list[str]) -> None:
     again: list[str] = []
+    deadline = time.monotonic() + JOB_SECONDS
     for sale in sales:
+        if time.monotonic() > deadline:
+            again.append(sale)
+            continue
         try:
             with connections.ledger() as ledger:
                 done: Drained = await drain_sale(connections.gate, ledger, sale, keep=connections.settings.keep_events)
@@ -72,6 +80,8 @@ async def _drain(connections: Connections, sales: list[str]) -> None:
         except (GateError, psycopg.OperationalError) as error:
             log.warning("drain of %s waits: %s", sale, str(error).splitlines()[0])
             again.append(sale)
+        except (RedisError, psycopg.Error, ValueError) as error:  # damage of this one sale; the rotation comes again
+            log.error("drain of %s failed: %s", sale, str(error).splitlines()[0])
     if again:
         await connections.gate.ring(again)
 

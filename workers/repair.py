@@ -4,16 +4,23 @@ For drift, lost keys, and a Redis that took over with older data. The ledger mus
 quarantine, and every event that Redis still has applied.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from redis.exceptions import ResponseError
+
 from gatekeeper.errors import GateError, GatekeeperError
 from gatekeeper.gate import Gate
-from gatekeeper.ledger import Connection, cursors, quarantine, rebuild, sales
+from gatekeeper.ledger import Connection, allow_pauses, checkpoints, cursors, quarantine, rebuild, sales, stock
 from gatekeeper.model import Position
 from gatekeeper.outcomes import Outcome
+from workers.controller import LOCKED_SECONDS, REPAIR
 from workers.drain import Stop, drain
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -47,52 +54,103 @@ async def repair(
     keep: int,
     backlog_limit: int,
     actor: str,
+    set_aside: bool = False,
     progress: Callable[[int], None] = lambda reservations: None,
 ) -> Repaired:
-    """Fence, drain, write anew, prove. Raises NotRepairable, and leaves the sale fenced; repeatable after any crash."""
-    await _fence(gate, sale, actor)
-    drained = await drain(gate, connection, sale, keep=keep, budget=DRAIN_BUDGET)
-    if drained.stop in (Stop.BUDGET, Stop.BUSY):
-        raise NotRepairable(f"{sale} is not drained yet: {drained.stop.value}. Try again")
-    with connection.transaction():
-        cursor = cursors.lock(connection, sale)
-        if cursor is None:
-            raise NotRepairable(f"the ledger has no books of {sale} that are still open")
-        if rows := quarantine.events(connection, sale):
-            raise NotRepairable(
-                f"{len(rows)} events of {sale} are in quarantine: `gatekeeper quarantine retry` or `discard` them first"
-            )
-        if beyond := await gate.events(sale, cursor, 1):
-            raise NotRepairable(
-                f"the outbox of {sale} goes on at {beyond[0][0]}, the ledger is at {cursor}: events between them are "
-                "lost, and what followed them cannot be applied. See docs/operations.md, `a gap in the outbox`"
-            )
-        before = await gate.reservation_count(sale)
-        differing = await _differing(gate, connection, sale)
-        written = await _write(gate, connection, sale, cursor, backlog_limit, progress)
-        proven = await gate.control(sale, "prove", actor=actor, last_id=str(cursor))
-        if proven.outcome is not Outcome.OK:
-            raise NotRepairable(f"{sale} was mended, but not proven: {proven.outcome} {proven.detail}")
-        done = Repaired(differing, before, written, gate.epoch(sale))
-        detail = {"skus": differing[:1000], "reservations_before": before, "reservations": written, "epoch": done.epoch}
-        sales.audit(connection, sale, actor, "repair", detail)
+    """Fence, drain, write anew, prove. Raises NotRepairable, and leaves the sale fenced; repeatable after any crash.
+
+    `set_aside`: move the outbox out of the way first, kept under another key. What it has beyond the ledger is given
+    up: the only way on after a gap.
+    """
+    _refuse_quarantined(connection, sale)
+    fence = f"{REPAIR} by {actor}"
+    await _fence(gate, sale, actor, fence)
+    try:
+        if set_aside:
+            log.warning("%s: the outbox is kept as %s", sale, await gate.set_aside(sale))
+        await _drain(gate, connection, sale, keep)
+        with connection.transaction():
+            allow_pauses(connection, LOCKED_SECONDS)
+            cursor = cursors.lock(connection, sale)
+            await _check(gate, connection, sale, cursor, fence)
+            assert cursor
+            before = await _count(gate, sale)
+            differing = await _differing(gate, connection, sale)
+            stock.drop_overtaken(connection, sale)
+            written = await _write(gate, connection, sale, cursor, backlog_limit, fence, progress)
+            proven = await gate.control(sale, "prove", actor=actor, last_id=str(cursor), fence=fence)
+            if proven.outcome is not Outcome.OK:
+                raise NotRepairable(f"{sale} was mended, but not proven: {proven.outcome} {proven.detail}")
+            checkpoints.mark_all_stopped(connection, sale)  # what they showed is mended
+            done = Repaired(differing, before, written, gate.epoch(sale))
+            counts = {"reservations_before": before, "reservations": written, "epoch": done.epoch}
+            sales.audit(connection, sale, actor, "repair", {"skus": differing[:1000], **counts})
+    except NotRepairable as refused:
+        with suppress(GateError):  # the controller may try what the repair could not
+            await gate.control(sale, "fence", actor=actor, reason=f"a repair was refused: {refused}")
+        raise
     await gate.ring([sale])
     return done
 
 
-async def _fence(gate: Gate, sale: str, actor: str) -> None:
+def _refuse_quarantined(connection: Connection, sale: str) -> None:
+    if rows := quarantine.events(connection, sale):
+        raise NotRepairable(
+            f"{len(rows)} events of {sale} are in quarantine: `gatekeeper quarantine retry` or `discard` them first"
+        )
+
+
+async def _fence(gate: Gate, sale: str, actor: str, reason: str) -> None:
     """A sale that Redis lost cannot be fenced, and needs not be: it answers nothing."""
     try:
-        await gate.control(sale, "fence", actor=actor, reason=f"under repair by {actor}")
+        await gate.control(sale, "fence", actor=actor, reason=reason)
     except GateError as error:
         if await gate.has_state(sale):
             raise NotRepairable(f"{sale} cannot be fenced: {error}") from error
 
 
+async def _drain(gate: Gate, connection: Connection, sale: str, keep: int) -> None:
+    try:
+        drained = await drain(gate, connection, sale, keep=keep, budget=DRAIN_BUDGET)
+    except ResponseError as error:
+        raise NotRepairable(f"the outbox of {sale} cannot be read ({error}): --set-aside moves it away") from error
+    if drained.stop in (Stop.BUDGET, Stop.BUSY):
+        raise NotRepairable(f"{sale} is not drained yet: {drained.stop.value}. Try again")
+
+
+async def _check(gate: Gate, connection: Connection, sale: str, cursor: Position | None, fence: str) -> None:
+    """Raise NotRepairable unless the ledger is whole, and nobody has lifted the fence."""
+    if cursor is None:
+        raise NotRepairable(f"the ledger has no books of {sale} that are still open")
+    if cursor.n < 0 and cursor.epoch == 1:
+        raise NotRepairable(
+            f"no event of {sale} has reached the ledger: `gatekeeper sale create {sale}` again completes it"
+        )
+    _refuse_quarantined(connection, sale)
+    mark = (await gate.marks([sale]))[sale] if await gate.has_state(sale) else None
+    if mark and mark.fence != fence:
+        if not mark.fence.startswith("the outbox"):  # what the drain says of an outbox that does not fit
+            raise NotRepairable(f"somebody changed the fence of {sale} meanwhile (to {mark.fence!r}). Try again")
+        await gate.control(sale, "fence", actor="repair", reason=fence)
+    last = await gate.newest_ever(sale)
+    if last is not None and last > cursor:
+        raise NotRepairable(
+            f"the outbox of {sale} goes on until {last}, the ledger is at {cursor}: events between them are lost, and "
+            "what followed them cannot be applied. What --set-aside gives up: docs/operations.md, `A gap in the outbox`"
+        )
+
+
+async def _count(gate: Gate, sale: str) -> int:
+    try:
+        return await gate.reservation_count(sale)
+    except ResponseError:  # of the wrong type
+        return 0
+
+
 async def _differing(gate: Gate, connection: Connection, sale: str) -> list[str]:
     try:
         redis = await gate.counters(sale)
-    except ValueError:  # malformed: then all are written anew, whatever they were
+    except (ValueError, ResponseError):  # malformed: then all are written anew, whatever they were
         redis = {}
     ledger = rebuild.counters(connection, sale)
     return sorted(sku for sku in redis.keys() | ledger.keys() if redis.get(sku) != ledger.get(sku))
@@ -104,6 +162,7 @@ async def _write(
     sale: str,
     cursor: Position,
     backlog_limit: int,
+    fence: str,
     progress: Callable[[int], None],
 ) -> int:
     row = sales.get(connection, sale)
@@ -121,7 +180,7 @@ async def _write(
     fields: dict[str, str | int] = rebuild.fields(connection, sale)
     if not row.per_buyer:
         fields["buyer_units"] = 0
-    await gate.write_sale(sale, cursor, {**fields, "backlog_limit": backlog_limit})
+    await gate.write_sale(sale, cursor, {**fields, "backlog_limit": backlog_limit, "fence": fence})
     return written
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from prometheus_client import start_http_server
 
-from gatekeeper.metrics import registry, shared_folder
+from gatekeeper.metrics import forget_process, registry, shared_folder
 from gatekeeper.process import Child, stop_all
 from gatekeeper.settings import Settings
 
@@ -33,6 +33,8 @@ def run(settings: Settings, *, processes: int = 1, metrics_port: int = 0) -> Non
     with shared_folder(), _metrics_served(metrics_port):
         while not stop.is_set():
             for child in children:
+                if child.process is not None and child.died:
+                    forget_process(child.process.pid)
                 child.keep_alive(log.warning)
             stop.wait(LOOK)
         stop_all(children)

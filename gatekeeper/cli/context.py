@@ -95,6 +95,19 @@ def run(story: Callable[[Gate, Connection, Settings], Coroutine[Any, Any, T]]) -
     return asyncio.run(main())
 
 
+def run_gate(story: Callable[[Gate], Coroutine[Any, Any, T]]) -> T:
+    """Run a command's coroutine that needs Redis alone: it works while Postgres is down."""
+
+    async def main() -> T:
+        connections = Connections(load_settings())
+        try:
+            return await story(connections.gate)
+        finally:
+            await connections.close()
+
+    return asyncio.run(main())
+
+
 def command() -> str:
     """How this person calls us: `gatekeeper` when it is on PATH, else the way to it from here."""
     return "gatekeeper" if shutil.which("gatekeeper") else os.path.relpath(sys.argv[0])

@@ -84,7 +84,10 @@ def discard(sale: str, event: Position, reason: str, yes: bool, as_json: bool) -
     if as_json:
         emit({"sale": sale, **asdict(done)})
         return
-    if done.reservation:
+    if done.needs_repair:
+        out.print(f"reservation {done.reservation} is {done.state} in the ledger; Redis does not answer for the sale")
+        out.print(f"next: gatekeeper reconcile {sale} --repair")
+    elif done.reservation:
         out.print(f"reservation {done.reservation} is {done.state} on both sides")
     else:
         out.print("discarded; it names no reservation that Redis has")

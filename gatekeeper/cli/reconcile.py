@@ -25,13 +25,16 @@ COUNTERS = ("available", "held", "sold", "granted")
 @click.command()
 @sale_argument
 @click.option("--repair", is_flag=True, help="Fence the sale, write Redis anew from the ledger, open a new epoch.")
+@click.option("--set-aside", is_flag=True, help="With --repair: give up what an outbox with a gap has, but keep it.")
 @click.option("--yes", is_flag=True, help="Do not ask before a repair.")
 @json_option
-def reconcile(sale: str, repair: bool, yes: bool, as_json: bool) -> None:
+def reconcile(sale: str, repair: bool, set_aside: bool, yes: bool, as_json: bool) -> None:
     """Compare every SKU in Redis and the ledger while the sale runs. Exit 3: drift."""
+    if set_aside and not repair:
+        raise click.UsageError("--set-aside goes with --repair")
     if repair:
         confirm(sale, "repair", yes)
-        _repair(sale, as_json)
+        _repair(sale, set_aside, as_json)
         return
 
     async def story(gate: Gate, ledger: Connection, settings: Settings) -> Report:
@@ -66,7 +69,7 @@ def reconcile(sale: str, repair: bool, yes: bool, as_json: bool) -> None:
         sys.exit(DRIFT)
 
 
-def _repair(sale: str, as_json: bool) -> None:
+def _repair(sale: str, set_aside: bool, as_json: bool) -> None:
     async def story(gate: Gate, ledger: Connection, settings: Settings) -> Repaired:
         with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
             task = bar.add_task("reservations", total=None)
@@ -77,6 +80,7 @@ def _repair(sale: str, as_json: bool) -> None:
                 keep=settings.keep_events,
                 backlog_limit=settings.backlog_limit,
                 actor=actor(),
+                set_aside=set_aside,
                 progress=lambda count: bar.update(task, completed=count),
             )
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.live import Live
 
-from gatekeeper.cli.context import actor, confirm, emit, json_option, load_settings, out, run, sale_argument
+from gatekeeper.cli.context import actor, confirm, emit, json_option, load_settings, out, run, run_gate, sale_argument
 from gatekeeper.cli.refusals import accepted
 from gatekeeper.cli.status import Status, read_status, screen
 from gatekeeper.cli.times import Moment, rfc3339, spoken
@@ -90,12 +90,12 @@ def update(
 
 
 def _control(name: str, action: str, as_json: bool, **fields: str | int) -> None:
-    async def story(gate: Gate, ledger: Connection, settings: Settings) -> tuple[str, bool]:
+    async def story(gate: Gate) -> tuple[str, bool]:
         changed = accepted(name, await gate.control(name, action, actor=actor(), **fields))
         await gate.ring([name])
         return changed.state, changed.changed
 
-    state, changed = run(story)
+    state, changed = run_gate(story)
     if as_json:
         emit({"sale": name, "state": state, "changed": changed})
     else:

@@ -4,12 +4,10 @@ from collections.abc import Callable
 
 import click
 
-from gatekeeper.cli.context import actor, emit, json_option, out, run, sale_argument
+from gatekeeper.cli.context import actor, emit, json_option, out, run_gate, sale_argument
 from gatekeeper.cli.refusals import accepted
 from gatekeeper.gate import Gate
-from gatekeeper.ledger import Connection
 from gatekeeper.replies import Changed
-from gatekeeper.settings import Settings
 
 
 @click.group()
@@ -23,12 +21,12 @@ def _command(name: str, summary: str) -> Callable[..., None]:
     @click.argument("sku")
     @json_option
     def command(sale: str, sku: str, as_json: bool) -> None:
-        async def story(gate: Gate, ledger: Connection, settings: Settings) -> Changed:
+        async def story(gate: Gate) -> Changed:
             changed = accepted(sale, await gate.control(sale, f"{name}_sku", actor=actor(), sku=sku))
             await gate.ring([sale])
             return changed
 
-        changed = run(story).changed
+        changed = run_gate(story).changed
         state = {"pause": "paused", "resume": "on sale"}[name]
         if as_json:
             emit({"sale": sale, "sku": sku, "paused": name == "pause", "changed": changed})

@@ -40,6 +40,7 @@ class Status:
             "closes_at": rfc3339(closes),
             "pending": self.view.pending if self.view else None,
             "lag_seconds": self.lag_seconds,
+            "backlog_full": self.view.backlog_full if self.view else None,
             "next_deadline": rfc3339(self.next_deadline),
             "overdue_seconds": self.overdue_seconds,
             "expiry_heartbeat": rfc3339(moment(self.expiry_ms)),
@@ -51,8 +52,10 @@ class Status:
 
     @property
     def lag_seconds(self) -> float:
-        """How long events have been waiting for the ledger; 0 when none is."""
-        return round(self.ledger.lag_seconds, 3) if self.view and self.view.pending else 0.0
+        """How long the oldest pending event has been waiting for the ledger; 0 when none is."""
+        if not self.view or not self.view.pending_since_ms:
+            return 0.0
+        return max(0.0, (self.view.now_ms - self.view.pending_since_ms) / 1000)
 
     @property
     def next_deadline(self) -> datetime | None:
@@ -112,16 +115,27 @@ def screen(status: Status, everything: bool) -> RenderableType:
     lines = [
         f"{row.sale}  {state}",
         f"opens {spoken(row.opens_at)} · closes {spoken(row.closes_at)} · limit {row.per_buyer or 'none'} per buyer",
-        f"ledger at {ledger.cursor}, {view.pending if view else '?'} events pending"
-        + (f", for {status.lag_seconds:.1f} s" if status.lag_seconds else "")
-        + f" · quarantine {ledger.quarantined} · refunds due {ledger.refunds_due}",
+        f"ledger {_books(status)} · quarantine {ledger.quarantined} · refunds due {ledger.refunds_due}",
         f"{_holds(status)} · expiry {_ago(moment(status.expiry_ms))} · last checkpoint {_checkpoint(status)}",
         f"{datetime.now(UTC):%H:%M:%S} UTC",
     ]
     return Group(*lines[:4], _table(status, None if everything else ROWS), lines[4])
 
 
+def _books(status: Status) -> str:
+    if status.row.state == "archived":
+        return "holds all of it"
+    at = f"at {status.ledger.cursor}" if status.ledger.cursor else "has nothing yet"
+    if not status.view:
+        return f"{at}, pending unknown"
+    waiting = f", the oldest for {status.lag_seconds:.1f} s" if status.lag_seconds else ""
+    full = " [red]backlog full: admission waits[/]" if status.view.backlog_full else ""
+    return f"{at}, {status.view.pending} events pending{waiting}{full}"
+
+
 def _holds(status: Status) -> str:
+    if not status.view:
+        return "holds unknown" if status.fence else "no holds"
     if status.overdue_seconds:
         return f"[red]oldest hold overdue by {status.overdue_seconds:.1f} s[/]"
     return f"next hold ends {distance(status.next_deadline)}" if status.next_deadline else "no holds"
@@ -133,7 +147,7 @@ def _ago(moment: datetime | None) -> str:
 
 def _checkpoint(status: Status) -> str:
     if not (found := status.checkpoint):
-        return "none"
+        return "none" if status.view else "unknown"
     color = "red" if found["result"] == "drift" else "yellow" if found["result"] == "unproven" else "green"
     return f"[{color}]{found['result']}[/] at {found['position']}, {found['at']}"
 

@@ -3,7 +3,7 @@
 Every write of a sale takes its row in `cursors` first, so the writers of one sale follow one another.
 """
 
-from gatekeeper.ledger.connection import Connection, connect
+from gatekeeper.ledger.connection import Connection, allow_pauses, connect
 from gatekeeper.ledger.migrate import migrate
 
-__all__ = ["Connection", "connect", "migrate"]
+__all__ = ["Connection", "allow_pauses", "connect", "migrate"]

@@ -19,7 +19,6 @@ from gatekeeper.model import Position
 
 Raw = tuple[Position, bytes]
 Read = tuple[Position, bytes, Event | MalformedEvent]
-Rejected = tuple[Position, bytes, str]
 
 _REFUSED = (Inapplicable, psycopg.IntegrityError, psycopg.DataError)
 """What quarantines an event. Anything else (connection, deadlock, …) means: the whole transaction again, later."""
@@ -52,48 +51,80 @@ def _read(payload: bytes) -> Event | MalformedEvent:
 
 
 def _apply(connection: Connection, sale: str, batch: Sequence[Read], blocked: set[str], result: Applied) -> None:
+    """Apply stretch by stretch: what cannot be applied is put away before what follows it is looked at."""
+    while batch:
+        end, reason = _first_unappliable(batch, blocked)
+        if end:
+            _apply_stretch(connection, sale, batch[:end], blocked, result)
+        if reason:
+            position, payload, _ = batch[end]
+            _put_away(connection, sale, position, payload, reason, blocked, result)
+        batch = batch[end + 1 :]
+
+
+def _first_unappliable(batch: Sequence[Read], blocked: set[str]) -> tuple[int, str]:
+    """Return where the batch has something that cannot be applied whatever the ledger says, and why."""
+    freed: set[str] = set()
+    for i, (_, _, event) in enumerate(batch):
+        if isinstance(event, MalformedEvent):
+            return i, str(event)
+        if isinstance(event, events.Discard):
+            freed.add(event.id)
+        elif isinstance(event, events.Admit | events.Change) and event.id in blocked and event.id not in freed:
+            return i, DEPENDANT
+    return len(batch), ""
+
+
+def _apply_stretch(
+    connection: Connection, sale: str, batch: Sequence[Read], blocked: set[str], result: Applied
+) -> None:
     """Apply all at once; if that is refused, halve until the event that cannot be applied stands alone."""
-    discarded: dict[str, Position] = {}
+    tally = Tally(sale)
     try:
         with connection.transaction():
-            tally, rejected = Tally(sale), _sift(batch, blocked)
-            refused = {position for position, _, _ in rejected}
             tally.load(connection, {e.id for _, _, e in batch if isinstance(e, events.Change | events.Discard)})
             for position, _, event in batch:
-                if position not in refused and not isinstance(event, MalformedEvent):
-                    tally.add(connection, position, event)
+                assert not isinstance(event, MalformedEvent)
+                tally.add(connection, position, event)
             tally.write(connection)
     except _REFUSED as error:
-        if len(batch) > 1:
-            half = len(batch) // 2
-            _apply(connection, sale, batch[:half], blocked, result)
-            _apply(connection, sale, batch[half:], blocked, result)
+        if len(batch) == 1:
+            position, payload, _ = batch[0]
+            _put_away(connection, sale, position, payload, str(error).splitlines()[0], blocked, result)
             return
-        position, payload, _ = batch[0]
-        rejected = [(position, payload, str(error).splitlines()[0])]
-    else:
-        result.comparisons += tally.comparisons
-        discarded = tally.discarded
-    for position, payload, reason in rejected:
-        blocked |= quarantine.add(connection, sale, position, payload, reason)
-        result.quarantined += 1
-    for id, position in discarded.items():
+        half = len(batch) // 2
+        _apply(connection, sale, batch[:half], blocked, result)
+        _apply(connection, sale, batch[half:], blocked, result)
+        return
+    result.comparisons += tally.comparisons
+    for id, position in tally.discarded.items():
         quarantine.void(connection, sale, id, position)
         blocked.discard(id)
 
 
-def _sift(batch: Sequence[Read], blocked: set[str]) -> list[Rejected]:
-    """Return what cannot be applied whatever the ledger says: the malformed, and what depends on the quarantined."""
-    blocked, rejected = set(blocked), []
-    for position, payload, event in batch:
-        if isinstance(event, MalformedEvent):
-            rejected.append((position, payload, str(event)))
-            blocked |= quarantine.named(payload)
-        elif isinstance(event, events.Discard):
-            blocked.discard(event.id)
-        elif isinstance(event, events.Admit | events.Change) and event.id in blocked:
-            rejected.append((position, payload, DEPENDANT))
-    return rejected
+def _put_away(
+    connection: Connection,
+    sale: str,
+    position: Position,
+    payload: bytes,
+    reason: str,
+    blocked: set[str],
+    result: Applied,
+) -> None:
+    blocked |= quarantine.add(connection, sale, position, payload, reason)
+    result.quarantined += 1
+
+
+def discard(connection: Connection, sale: str, position: Position, event: events.Discard) -> None:
+    """Undo a reservation in the ledger alone, in place of its quarantined event at `position`.
+
+    In the caller's transaction, which holds the cursor: for a sale that Redis does not answer for.
+    """
+    tally = Tally(sale)
+    tally.load(connection, [event.id])
+    tally.add(connection, position, event)
+    tally.write(connection)
+    quarantine.clear(connection, sale, event.id)
 
 
 def retry(connection: Connection, sale: str) -> tuple[int, int]:

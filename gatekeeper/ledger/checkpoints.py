@@ -36,9 +36,12 @@ class Comparison:
 
     @property
     def surplus(self) -> dict[str, bool]:
-        """SKUs of which Redis showed more available than the ledger, and whether by so much that it escalates."""
+        """SKUs of which Redis showed more available than the ledger, and whether by so much that it escalates.
+
+        What an event in quarantine explains is paused already, and does not escalate.
+        """
         return {
-            entry["sku"]: more > _ESCALATES * entry["ledger"]["granted"]
+            entry["sku"]: more > _ESCALATES * entry["ledger"]["granted"] and not entry["unproven"]
             for entry in self.drift
             if entry["sku"] and (more := entry["redis"]["available"] - entry["ledger"]["available"]) > 0
         }
@@ -118,6 +121,11 @@ def moved_since(connection: Connection, sale: str, position: Position, limit: in
         SELECT DISTINCT sku FROM movements WHERE sale = %s AND (epoch, n) > (%s, %s) ORDER BY sku LIMIT %s
     """
     return [sku for (sku,) in connection.execute(query, [sale, position.epoch, position.n, limit])]
+
+
+def mark_all_stopped(connection: Connection, sale: str) -> None:
+    """Record that no comparison so far leaves anything to stop."""
+    connection.execute("UPDATE checkpoints SET stopped = true WHERE sale = %s AND NOT stopped", [sale])
 
 
 _SELECT = "SELECT epoch, n, (extract(epoch FROM at) * 1000)::bigint, skus, drift FROM checkpoints"

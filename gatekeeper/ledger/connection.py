@@ -19,3 +19,8 @@ _OPTIONS: dict[str, Any] = {
 def connect(database_url: str) -> Connection:
     """Return a connection in autocommit mode; raises psycopg.OperationalError when Postgres is not to be had."""
     return psycopg.connect(database_url, **_OPTIONS)
+
+
+def allow_pauses(connection: Connection, seconds: int) -> None:
+    """Let this transaction wait for Redis longer than a drain's may."""
+    connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'")

@@ -44,3 +44,9 @@ def page(connection: Connection, after: str, limit: int) -> dict[str, Position]:
     """Return ≤ `limit` cursors of the sales that follow `after` in byte order, for a rotation over all of them."""
     query = 'SELECT sale, epoch, n FROM cursors WHERE sale COLLATE "C" > %s ORDER BY sale COLLATE "C" LIMIT %s'
     return {sale: Position(epoch, n) for sale, epoch, n in connection.execute(query, [after, limit])}
+
+
+def newest(connection: Connection, limit: int) -> dict[str, Position]:
+    """Return the ≤ `limit` cursors that moved last."""
+    query = "SELECT sale, epoch, n FROM cursors ORDER BY moved_at DESC LIMIT %s"
+    return {sale: Position(epoch, n) for sale, epoch, n in connection.execute(query, [limit])}

@@ -64,6 +64,11 @@ def void(connection: Connection, sale: str, reservation: str, until: Position) -
     connection.execute(query, [sale, reservation, until.epoch, until.n])
 
 
+def clear(connection: Connection, sale: str, reservation: str) -> None:
+    """Take out all that a reservation has here."""
+    connection.execute("DELETE FROM quarantine WHERE sale = %s AND reservation = %s", [sale, reservation])
+
+
 def events(connection: Connection, sale: str) -> list[tuple[Position, bytes]]:
     """Return what is in quarantine, in the order of the outbox."""
     query = "SELECT epoch, n, event FROM quarantine WHERE sale = %s ORDER BY epoch, n"
@@ -76,14 +81,13 @@ def keep(connection: Connection, sale: str, position: Position, reason: str) -> 
     connection.execute(query, [reason, sale, position.epoch, position.n])
 
 
-def missing(connection: Connection, sale: str) -> int:
-    """Return how many reservations are here and not in the ledger."""
+def missing(connection: Connection, sale: str) -> list[str]:
+    """Return the ids here that the ledger has no reservation of."""
     query = """
-        SELECT count(DISTINCT reservation) FROM quarantine AS q WHERE sale = %s AND reservation IS NOT NULL
+        SELECT DISTINCT reservation FROM quarantine AS q WHERE sale = %s AND reservation IS NOT NULL
            AND NOT EXISTS (SELECT FROM reservations AS r WHERE r.sale = q.sale AND r.id = q.reservation)
     """
-    row = connection.execute(query, [sale]).fetchone()
-    return int(row[0]) if row else 0
+    return [id for (id,) in connection.execute(query, [sale])]
 
 
 def reservations(connection: Connection, sale: str) -> set[str]:

@@ -11,7 +11,7 @@ _MS = "(extract(epoch FROM {}) * 1000)::bigint"
 _RESERVATIONS = f"""
 SELECT r.id, r.state, r.late, r.payment, {_MS.format("r.created_at")}, {_MS.format("r.expires_at")},
        r.buyer, r.idempotency_key, r.reference, r.fingerprint,
-       (SELECT array_agg(ARRAY[p.payment, p.state, p.refund] ORDER BY p.created_at, p.payment)
+       (SELECT array_agg(ARRAY[p.payment, p.state, p.refund] ORDER BY p.payment COLLATE "C")
           FROM payments AS p WHERE p.sale = r.sale AND p.id = r.id AND p.state <> 'sold')
   FROM reservations AS r WHERE r.sale = %s
 """
@@ -47,6 +47,12 @@ def reservations(connection: Connection, sale: str, size: int) -> Iterator[list[
         cursor.execute(_RESERVATIONS, [sale])
         while rows := cursor.fetchmany(size):
             yield [_reservation(sale, *row) for row in rows]
+
+
+def reservation(connection: Connection, sale: str, id: str) -> Reservation | None:
+    """Return one reservation as Redis should hold it; None when the ledger has none of that id."""
+    row = connection.execute(f"{_RESERVATIONS} AND r.id = %s", [sale, id]).fetchone()
+    return _reservation(sale, *row) if row else None
 
 
 def _reservation(

@@ -14,9 +14,7 @@ class Overview:
     """A sale's books at a glance."""
 
     cursor: str
-    """"-" when the sale is archived."""
-    lag_seconds: float
-    """Since the cursor last moved."""
+    """"" before the first event was applied, and when the sale is archived."""
     quarantined: int
     refunds_due: int
 
@@ -24,19 +22,31 @@ class Overview:
 def overview(connection: Connection, sale: str) -> Overview:
     """Return the sale's books at a glance."""
     query = """
-        SELECT c.epoch || '-' || c.n, extract(epoch FROM now() - c.moved_at)::float,
+        SELECT CASE WHEN c.n >= 0 THEN c.epoch || '-' || c.n END,
                (SELECT count(*) FROM quarantine WHERE sale = %(sale)s),
                (SELECT count(*) FROM payments WHERE sale = %(sale)s AND state = 'refund_due')
           FROM sales LEFT JOIN cursors AS c USING (sale) WHERE sale = %(sale)s
     """
-    cursor, lag, quarantined, due = connection.execute(query, {"sale": sale}).fetchone() or (None, None, 0, 0)
-    return Overview(cursor or "-", lag or 0.0, quarantined, due)
+    cursor, quarantined, due = connection.execute(query, {"sale": sale}).fetchone() or (None, 0, 0)
+    return Overview(cursor or "", quarantined, due)
 
 
 def refunds_due(connection: Connection, sale: str) -> int:
     """Return how many payments of a sale are due back."""
     query = "SELECT count(*) FROM payments WHERE sale = %s AND state = 'refund_due'"
     row = connection.execute(query, [sale]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def all_refunds_due(connection: Connection) -> int:
+    """Return how many payments are due back, of all sales."""
+    row = connection.execute("SELECT count(*) FROM payments WHERE state = 'refund_due'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def quarantined(connection: Connection) -> int:
+    """Return how many events are in quarantine, of all sales."""
+    row = connection.execute("SELECT count(*) FROM quarantine").fetchone()
     return int(row[0]) if row else 0
 
 
@@ -56,7 +66,10 @@ def refunds(connection: Connection, sale: str, *, due_only: bool) -> list[dict[s
 _RESERVATIONS = """
 SELECT r.id, r.buyer, r.state, r.late, r.payment, r.reference, r.idempotency_key, r.created_at, r.expires_at,
        (SELECT jsonb_agg(jsonb_build_object('sku', i.sku, 'quantity', i.quantity) ORDER BY i.sku)
-          FROM reservation_items AS i WHERE i.sale = r.sale AND i.id = r.id) AS items
+          FROM reservation_items AS i WHERE i.sale = r.sale AND i.id = r.id) AS items,
+       (SELECT jsonb_agg(jsonb_build_object('payment', p.payment, 'state', p.state, 'refund', p.refund)
+                         ORDER BY p.payment)
+          FROM payments AS p WHERE p.sale = r.sale AND p.id = r.id AND p.state <> 'sold') AS refunds
   FROM reservations AS r
  WHERE r.sale = %(sale)s AND (%(state)s::text IS NULL OR r.state = %(state)s)
    AND (%(buyer)s::text IS NULL OR r.buyer = %(buyer)s) AND (%(id)s::text IS NULL OR r.id = %(id)s)

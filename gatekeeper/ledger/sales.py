@@ -81,6 +81,13 @@ def reservation_count(connection: Connection, sale: str) -> int:
     return int(row[0]) if row else 0
 
 
+def hold_count(connection: Connection, sale: str) -> int:
+    """Return how many reservations of a sale are held."""
+    query = "SELECT count(*) FROM reservations WHERE sale = %s AND state = 'held'"
+    row = connection.execute(query, [sale]).fetchone()
+    return int(row[0]) if row else 0
+
+
 def delete(connection: Connection, sale: str, *, actor: str) -> None:
     """Mark a draft as deleted; its row stays, so that its name is never used again."""
     with connection.transaction():

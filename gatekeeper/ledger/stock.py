@@ -104,6 +104,16 @@ def drop(connection: Connection, sale: str, number: int, skus: Sequence[str]) ->
         connection.execute(_DROP, {"sale": sale, "number": number, "skus": list(skus)})
 
 
+def drop_overtaken(connection: Connection, sale: str) -> None:
+    """Take back grants that can never be applied, because a later one was; with the capacity that they had raised."""
+    query = """
+        SELECT number, array_agg(sku) FROM grants WHERE sale = %(sale)s AND NOT applied
+           AND number < (SELECT max(number) FROM grants WHERE sale = %(sale)s AND applied) GROUP BY number
+    """
+    for number, skus in connection.execute(query, {"sale": sale}).fetchall():
+        drop(connection, sale, number, skus)
+
+
 _RAISE = """
 INSERT INTO inventory AS i (sale, sku, tracked, capacity)
 SELECT %s, d.sku, d.tracked, greatest(d.delta, 0)

@@ -53,7 +53,7 @@ class Tally:
         self._kept: dict[str, Kept] = {}
         self._changed: set[str] = set()
         self._admitted: list[tuple[Reservation, Kept]] = []
-        self._payments: dict[tuple[str, str], int] = {}
+        self._payments: dict[tuple[str, str], tuple[int, int]] = {}  # when first and when last heard of, ms
         self.discarded: dict[str, Position] = {}
         """Reservations whose quarantined events up to there are void."""
         self._movements: list[tuple[object, ...]] = []
@@ -133,8 +133,7 @@ class Tally:
         kept.late, kept.payment = record.late, record.payment
         for refund in record.refunds:
             if kept.payments.get(refund.payment) != refund:
-                kept.payments[refund.payment] = refund
-                self._payments[event.id, refund.payment] = event.at_ms
+                self._note(event, refund)
         self.discarded[event.id] = position
         detail = {"reservation": event.id, "reason": event.reason}
         self._audit.append((event.at_ms, event.actor, "discard", Jsonb(detail)))
@@ -187,8 +186,12 @@ class Tally:
         known = payments.get(refund.payment)
         if (known.state if known else "") != was:
             raise Inapplicable(f"the ledger has this payment as {known.state if known else 'unknown'}")
-        payments[refund.payment] = refund
-        self._payments[event.id, refund.payment] = event.at_ms
+        self._note(event, refund)
+
+    def _note(self, event: events.Change | events.Discard, refund: Refund) -> None:
+        self._kept[event.id].payments[refund.payment] = refund
+        first, _ = self._payments.get((event.id, refund.payment), (event.at_ms, 0))
+        self._payments[event.id, refund.payment] = first, event.at_ms
 
     def _find(self, id: str) -> Kept:
         try:
@@ -250,7 +253,7 @@ class Tally:
         for query, rows in (
             (_RESERVATIONS, [_row(made, kept) for made, kept in self._admitted]),
             (_ITEMS, [(made.id, *item) for made, _ in self._admitted for item in made.items]),
-            (_PAYMENTS, [self._payment(id, name, at) for (id, name), at in self._payments.items()]),
+            (_PAYMENTS, [self._payment(id, name, times) for (id, name), times in self._payments.items()]),
             (_MOVEMENTS, self._movements),
             (_CHECKPOINTS, self._checkpoints),
             (_AUDIT, self._audit),
@@ -258,9 +261,9 @@ class Tally:
             if rows:
                 connection.execute(query, [self._sale, *map(list, zip(*rows, strict=True))])
 
-    def _payment(self, id: str, name: str, at_ms: int) -> tuple[object, ...]:
+    def _payment(self, id: str, name: str, times: tuple[int, int]) -> tuple[object, ...]:
         refund = self._kept[id].payments[name]
-        return id, name, refund.state, refund.refund, at_ms
+        return id, name, refund.state, refund.refund, *times
 
     def _update_reservations(self, connection: Connection) -> None:
         changed = ((id, self._kept[id]) for id in sorted(self._changed))
@@ -341,8 +344,9 @@ UPDATE reservations AS r SET state = c.state, late = c.late, payment = c.payment
 
 _PAYMENTS = """
 INSERT INTO payments (sale, id, payment, state, refund, created_at, changed_at)
-SELECT %s, p.id, p.payment, p.state, p.refund, to_timestamp(p.at / 1000.0), to_timestamp(p.at / 1000.0)
-  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[]) AS p (id, payment, state, refund, at)
+SELECT %s, p.id, p.payment, p.state, p.refund, to_timestamp(p.first / 1000.0), to_timestamp(p.last / 1000.0)
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
+    AS p (id, payment, state, refund, first, last)
     ON CONFLICT (sale, id, payment) DO UPDATE  -- what may follow what was checked against the rows that were read
    SET state = EXCLUDED.state, refund = EXCLUDED.refund, changed_at = EXCLUDED.changed_at
 """

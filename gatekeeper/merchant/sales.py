@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from gatekeeper.errors import GatekeeperError, InvalidInput
+from gatekeeper.errors import GatekeeperError, InvalidInput, SaleFenced, UnknownSale
 from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection, cursors, sales
 from gatekeeper.model import Position
@@ -73,8 +73,17 @@ def _half_created(connection: Connection, sale: str) -> bool:
 
 
 async def delete(gate: Gate, connection: Connection, sale: str, *, actor: str) -> Changed:
-    """Delete a draft from Redis, then mark it in the ledger; returns the refusal for anything but a draft."""
-    deleted = await gate.control(sale, "delete", actor=actor)
+    """Delete a draft from Redis, then mark it in the ledger; returns the refusal for anything but a draft.
+
+    Repeated after a crash in the middle, it completes.
+    """
+    try:
+        deleted = await gate.control(sale, "delete", actor=actor)
+    except (SaleFenced, UnknownSale):
+        row = sales.get(connection, sale)
+        if row is None or row.state != "draft" or await gate.has_state(sale):
+            raise
+        deleted = Changed(Outcome.OK, "deleted", True)  # Redis has let it go already
     if deleted.outcome is Outcome.OK:
         await gate.leave_catalogue(sale)
         sales.delete(connection, sale, actor=actor)

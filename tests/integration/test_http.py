@@ -145,7 +145,7 @@ def test_an_unproven_sale_is_503_for_everyone_until_it_is_proven(redis_url: str,
         assert_problem(answer, 503, "sale_fenced")
         assert answer.headers["retry-after"] == "1"
     assert "idempotency-key" in door.buy().headers  # the key finds out later
-    sale.control("prove", last_id="1-3")
+    sale.control("prove", last_id="1-3", fence="a test")
     assert door.buy(key="k1").body == made.body
     assert door.stop() == 0
 

@@ -87,7 +87,7 @@ def test_a_fence_stops_everything_but_control(sale: Sale) -> None:
 def test_a_proven_sale_begins_the_next_epoch_naming_its_predecessor(sale: Sale) -> None:
     sale.create().buy()
     sale.control("fence", reason="a test")
-    assert sale.control("prove", last_id="1-3") == Changed(O.OK, "open", True)
+    assert sale.control("prove", last_id="1-3", fence="a test") == Changed(O.OK, "open", True)
     last_id, fields = sale.plain.xrevrange(keys.outbox(SALE), count=1)[0]
     type_, _, *rest = fields["event"].split("\n")
     assert (last_id, type_, rest) == ("2-0", "epoch", ["1-3", "test", ""])
@@ -100,7 +100,7 @@ def test_a_sale_with_events_beyond_the_proof_stays_fenced(sale: Sale) -> None:
     sale.create().buy()
     sale.control("fence", reason="a test")
     before = sale.snapshot()
-    assert sale.control("prove", last_id="1-2") == Changed(O.NOT_DRAINED, detail="1-3")
+    assert sale.control("prove", last_id="1-2", fence="") == Changed(O.NOT_DRAINED, detail="1-3")
     assert sale.snapshot() == before
 
 

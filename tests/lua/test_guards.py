@@ -59,7 +59,7 @@ def refuses(sale: Sale, call, match: str = "CORRUPT") -> None:
 # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("verb", "noun"), [(verb, noun) for verb, nouns in NOUNS.items() for noun in nouns])
+@pytest.mark.parametrize(("verb", "noun"), [(verb, noun) for verb in CALLS for noun in NOUNS[verb]])
 def test_a_key_of_the_wrong_type_is_found_before_anything_is_written(sale: Sale, verb: str, noun: str) -> None:
     key = getattr(keys, noun)(SALE)
     sale.create(per_buyer=2).buy()
@@ -299,7 +299,7 @@ def test_a_fence_repeated_changes_nothing_and_a_new_reason_is_kept(sale: Sale) -
 
 
 def test_what_the_ledger_left_of_a_deleted_sale_is_no_sale(sale: Sale) -> None:
-    sale.plain.hset(keys.sale(SALE), mapping={"applied_epoch": 1, "applied_n": 1, "backlog_full": 0})
+    sale.plain.hset(keys.sale(SALE), mapping={"applied_epoch": 1, "applied_n": 1, "full": 0})
     before = sale.snapshot()
     for action, fields in (("fence", {"reason": "a"}), ("prove", {"last_id": "0-0"}), ("pause", {})):
         with pytest.raises(SaleFenced, match="lacks this sale's state"):
