@@ -4,14 +4,17 @@ One script call then decides, and one fsync makes durable, many purchases (docs/
 """
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gatekeeper import metrics
 from gatekeeper.errors import GateUnavailable, Overloaded
 from gatekeeper.model import Decision, Purchase
 from gatekeeper.outcomes import Outcome
+
+_log = logging.getLogger(__name__)
 
 MAX_ITEMS = 256
 """Items in one call: bounds how long one script may hold Redis (≈ 1 ms)."""
@@ -25,7 +28,10 @@ class Admits(Protocol):
     async def admit(self, sale: str, purchases: Sequence[Purchase]) -> list[Decision]: ...
 
 
-Waiting = tuple[Purchase, "asyncio.Future[Decision]"]
+Done = Callable[[Decision | Exception], None]
+"""Hears once what became of a purchase; whatever it raises is logged and harms no other."""
+
+Waiting = tuple[Purchase, Done]
 
 
 class Lane:
@@ -63,15 +69,30 @@ class Batcher:
 
     async def admit(self, purchase: Purchase) -> Decision:
         """Return the decision; raises GateError. A caller that goes away leaves its purchase to be decided."""
+        future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+
+        def done(decision: Decision | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(decision, Exception):
+                future.set_exception(decision)
+            else:
+                future.set_result(decision)
+
+        self.submit(purchase, done)
+        return await future
+
+    def submit(self, purchase: Purchase, done: Done) -> None:
+        """Let a purchase wait for the next call; raises Overloaded, and then `done` is not called."""
         if self._queued >= self._max_queue:
             raise Overloaded(f"{self._queued} purchases are waiting in this front door")
-        lane = self._lanes.setdefault(purchase.sale, Lane())
-        future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-        lane.waiting.append((purchase, future))
+        lane = self._lanes.get(purchase.sale)
+        if lane is None:
+            lane = self._lanes[purchase.sale] = Lane()
+        lane.waiting.append((purchase, done))
         self._queued += 1
         if lane.in_flight < MAX_IN_FLIGHT:
             self._start(purchase.sale, lane)
-        return await future
 
     def _start(self, sale: str, lane: Lane) -> None:
         lane.in_flight += 1
@@ -100,9 +121,8 @@ class Batcher:
             _fail(batch, error)
             return error if isinstance(error, GateUnavailable) else None
         self._note(sale, decisions)
-        for (_, future), decision in zip(batch, decisions, strict=True):
-            if not future.done():
-                future.set_result(decision)
+        for (_, done), decision in zip(batch, decisions, strict=True):
+            _tell(done, decision)
         return None
 
     def _note(self, sale: str, decisions: list[Decision]) -> None:
@@ -128,6 +148,12 @@ class Batcher:
 
 
 def _fail(waiting: Iterable[Waiting], error: Exception) -> None:
-    for _, future in waiting:
-        if not future.done():
-            future.set_exception(error)
+    for _, done in waiting:
+        _tell(done, error)
+
+
+def _tell(done: Done, decision: Decision | Exception) -> None:
+    try:
+        done(decision)
+    except Exception:
+        _log.exception("an answer could not be given")

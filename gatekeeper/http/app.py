@@ -50,18 +50,16 @@ _log = logging.getLogger(__name__)
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def create_app(settings: Settings | None = None, client: aioredis.Redis | None = None) -> App:
-    """Return the front door; `settings` from the environment and a client of its own unless given.
+class FrontDoor:
+    """The ASGI app; `desk` is where the fast lane takes purchases to."""
 
-    Raises SettingsError: a setting is malformed, or there are no API keys.
-    """
-    door = Door(settings or Settings.load(), client)
-    purchase = purchase_app(door.desk)
-    rest = _routes(door)
+    def __init__(self, door: Door) -> None:
+        self.desk = door.desk
+        self._door, self._purchase, self._rest = door, purchase_app(door.desk), _routes(door)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(door, receive, send)
+            await _lifespan(self._door, receive, send)
             return
         path: str = scope["path"]
         try:
@@ -69,13 +67,19 @@ def create_app(settings: Settings | None = None, client: aioredis.Redis | None =
             if scope["method"] == "POST" and path.startswith(_SALES) and path.endswith(_RESERVATIONS):
                 sale = path[len(_SALES) : -len(_RESERVATIONS)]
                 if sale and "/" not in sale:
-                    await purchase(sale, scope, receive, send)
+                    await self._purchase(sale, scope, receive, send)
                     return
-            await rest(scope, receive, send)
+            await self._rest(scope, receive, send)
         except Exception:
             await _broken(scope, send)
 
-    return app
+
+def create_app(settings: Settings | None = None, client: aioredis.Redis | None = None) -> FrontDoor:
+    """Return the front door; `settings` from the environment and a client of its own unless given.
+
+    Raises SettingsError: a setting is malformed, or there are no API keys.
+    """
+    return FrontDoor(Door(settings or Settings.load(), client))
 
 
 class _Routes(Starlette):

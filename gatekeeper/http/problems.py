@@ -58,6 +58,7 @@ KINDS: Mapping[str, Kind] = {
     "method_not_allowed": Kind(405, "Method not allowed", "This path answers other methods; see the Allow header."),
     "request_timeout": Kind(408, "Request timeout", "The body did not arrive in time."),
     "payload_too_large": Kind(413, "Payload too large", "The body may have 16,384 bytes at most."),
+    "headers_too_large": Kind(431, "Headers too large", "At most 100 headers, and 32,768 bytes in all."),
     "unsupported_media_type": Kind(415, "Unsupported media type", "The body must be application/json."),
     "internal_error": Kind(500, "Internal error", "Something broke here; the log knows more under this request_id."),
 }

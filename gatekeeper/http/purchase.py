@@ -5,13 +5,14 @@ The steps on `Desk` know nothing of ASGI.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from gatekeeper import metrics
 from gatekeeper.errors import GateError, GateUnavailable
-from gatekeeper.http.answers import Answer, json_answer, reservation_json, rfc3339
+from gatekeeper.http.answers import Answer, Headers, json_answer, reservation_json, rfc3339
 from gatekeeper.http.auth import Keyring
 from gatekeeper.http.problems import Refused, gate_code, problem
 from gatekeeper.http.validation import MAX_BODY, parse_cart
@@ -19,13 +20,16 @@ from gatekeeper.http.visit import Visit, refuse_repeated
 from gatekeeper.model import Decision, Purchase
 from gatekeeper.outcomes import Outcome
 
+_log = logging.getLogger(__name__)
+
 ROUTE = "/v1/sales/{sale}/reservations"
 BODY_SECONDS = 10.0
 """How long a body may take to arrive."""
 MAX_RETRY_AFTER = 3600
 _BY_HAND = 60  # seconds until a sale without a time of opening may be worth another look
 _ROLES = frozenset(("shop", "admin", "buyer"))
-_CLOSE = (b"connection", b"close")  # what is left of a body is not worth reading
+CLOSE = (b"connection", b"close")
+"""The header of an answer after which what is left of a body is not worth reading."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -34,13 +38,16 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Admits(Protocol):
-    """The one verb that a purchase needs (`Batcher.admit`)."""
+    """The one verb that a purchase needs (`Batcher.submit`)."""
 
-    async def admit(self, purchase: Purchase) -> Decision: ...
+    def submit(self, purchase: Purchase, done: Callable[[Decision | Exception], None]) -> None: ...
 
 
 class Disconnected(Exception):
     """The client left before its body had arrived."""
+
+
+Done = Callable[[Answer], None]
 
 
 class Desk:
@@ -51,21 +58,54 @@ class Desk:
         self._keyring = keyring
         self._batcher = batcher
 
-    async def purchase(self, visit: Visit, headers: list[tuple[bytes, bytes]], receive: Receive) -> Answer:
-        """Answer one purchase; whatever is wrong becomes a problem."""
-        started = time.perf_counter()
+    async def purchase(self, visit: Visit, headers: Headers, receive: Receive) -> Answer:
+        """Answer one purchase of which the body is still to come."""
         try:
             self.check(visit, headers)
-            purchase = self.parse(visit, await read_body(receive))
-            decision = await self._batcher.admit(purchase)
+            body = await read_body(receive)
         except Refused as refused:
             return refused.answer(visit.request_id, *visit.echo())
-        except GateError as error:
-            return self.undecided(visit, gate_code(error))
-        metrics.REQUEST_SECONDS.observe(time.perf_counter() - started)
-        return self.answer(visit, decision)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.decide(visit, body, lambda found: None if answer.done() else answer.set_result(found))
+        return await answer
 
-    def check(self, visit: Visit, headers: list[tuple[bytes, bytes]]) -> None:
+    def take(self, visit: Visit, headers: Headers, body: bytes, done: Done) -> None:
+        """Answer one purchase that is there as a whole; `done` is called once, now or later."""
+        try:
+            self.check(visit, headers)
+        except Refused as refused:
+            done(refused.answer(visit.request_id, *visit.echo()))
+        except Exception:
+            done(_broken(visit))
+        else:
+            self.decide(visit, body, done)
+
+    def decide(self, visit: Visit, body: bytes, done: Done) -> None:
+        """Ask the gate, and hand the answer to `done`, once; whatever is wrong becomes a problem."""
+        started = time.perf_counter()
+
+        def decided(decision: Decision | Exception) -> None:
+            done(self._decided(visit, decision, started))
+
+        try:
+            self._batcher.submit(self.parse(visit, body), decided)
+        except Refused as refused:
+            done(refused.answer(visit.request_id, *visit.echo()))
+        except Exception as error:
+            decided(error)
+
+    def _decided(self, visit: Visit, decision: Decision | Exception, started: float) -> Answer:
+        try:
+            if isinstance(decision, GateError):
+                return self.undecided(visit, gate_code(decision))
+            if isinstance(decision, Exception):
+                raise decision
+            metrics.REQUEST_SECONDS.observe(time.perf_counter() - started)
+            return self.answer(visit, decision)
+        except Exception:
+            return _broken(visit)
+
+    def check(self, visit: Visit, headers: Headers) -> None:
         """Judge by the headers alone; raises Refused."""
         refuse_repeated(headers, visit.headers)
         visit.enter(self._keyring.identify(visit.headers.get(b"authorization"), visit.sale), _ROLES)
@@ -74,6 +114,7 @@ class Desk:
 
     def parse(self, visit: Visit, body: bytes) -> Purchase:
         """Make the purchase out of the body; raises Refused, or GateUnavailable while closed."""
+        _bounded(body)
         buyer, items, reference = parse_cart(body)
         if visit.identity.role == "buyer" and visit.identity.buyer != buyer:
             raise Refused("forbidden", "A buyer token may buy for its own buyer (`sub`) only.")
@@ -107,13 +148,19 @@ class Desk:
         return json_answer(200, content, visit.request_id, *visit.echo(), location, replayed)
 
 
+def _broken(visit: Visit) -> Answer:
+    """Log what nobody expected under the id that the client is told, which learns nothing else."""
+    _log.exception("purchase %s failed", visit.request_id)
+    return problem("internal_error", visit.request_id)
+
+
 def expect_json(visit: Visit) -> None:
     """Raise Refused unless the headers announce JSON of ≤ MAX_BODY bytes."""
     if visit.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
-        raise Refused("unsupported_media_type", "", _CLOSE)
+        raise Refused("unsupported_media_type", "", CLOSE)
     length = visit.headers.get(b"content-length", b"0")
     if not (length.isdigit() and len(length) < 10 and int(length) <= MAX_BODY):
-        raise Refused("payload_too_large", "", _CLOSE)
+        raise Refused("payload_too_large", "", CLOSE)
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -126,7 +173,7 @@ async def read_body(receive: Receive) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             return await _read_rest(message, receive)
     except TimeoutError:
-        raise Refused("request_timeout", "", _CLOSE) from None
+        raise Refused("request_timeout", "", CLOSE) from None
 
 
 async def _read_rest(message: Message, receive: Receive) -> bytes:
@@ -142,7 +189,7 @@ async def _read_rest(message: Message, receive: Receive) -> bytes:
 
 def _bounded(body: bytes) -> bytes:
     if len(body) > MAX_BODY:
-        raise Refused("payload_too_large", "", _CLOSE)
+        raise Refused("payload_too_large", "", CLOSE)
     return body
 
 

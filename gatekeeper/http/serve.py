@@ -9,12 +9,16 @@ from functools import partial
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from gatekeeper.errors import GatekeeperError, GateUnavailable, SettingsError
 from gatekeeper.gate import connect
+from gatekeeper.http import contract
 from gatekeeper.http.app import create_app
 from gatekeeper.http.auth import Keyring
+from gatekeeper.http.fastlane import FastLane
+from gatekeeper.http.guard import GuardedProtocol
 from gatekeeper.metrics import shared_folder
 from gatekeeper.selfcheck import check_redis
 from gatekeeper.settings import Settings
@@ -28,11 +32,20 @@ class ServeError(GatekeeperError):
     """The front door could not start; the text says what to do."""
 
 
-def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, workers: int = 1, fd: int = -1) -> int:
+def serve(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 1,
+    fd: int = -1,
+    fast_lane: bool = True,
+) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code, 0 after an orderly stop.
 
-    `port`: 0 takes a free one. `fd`: a listening socket to take over, instead of host and port. Says on stderr where
-    it listens. Raises SettingsError (no keys, Redis wrongly set) and ServeError (port taken) before anything starts.
+    `port`: 0 takes a free one. `fast_lane`: purchases skip ASGI. `fd`: a listening socket to take over, instead of
+    host and port. Says on stderr where it listens. Raises SettingsError (no keys, Redis wrongly set) and ServeError
+    (port taken) before anything starts.
     """
     Keyring(settings)
     asyncio.run(_check(settings))
@@ -41,7 +54,8 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, work
         print(
             f"listening on {_address(listener)} with {workers} worker{'s'[: workers > 1]}", file=sys.stderr, flush=True
         )
-        return _run_many(settings, workers, listener) if workers > 1 else _run_one(settings, listener)
+        config = _config(settings, workers, _protocol(fast_lane))
+        return _run_many(config, listener) if workers > 1 else _run_one(config, listener)
 
 
 async def _check(settings: Settings) -> None:
@@ -76,14 +90,22 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"
 
 
-def _config(settings: Settings, workers: int) -> uvicorn.Config:
+def _protocol(fast_lane: bool) -> type[asyncio.Protocol]:
+    """What reads the connections: the fastest that works with this uvicorn."""
+    if problem := contract.broken():
+        print(f"warning: {problem}; serving without fast lane and limits of our own", file=sys.stderr, flush=True)
+        return HttpToolsProtocol
+    return FastLane if fast_lane else GuardedProtocol
+
+
+def _config(settings: Settings, workers: int, protocol: type[asyncio.Protocol]) -> uvicorn.Config:
     return uvicorn.Config(
         # Not an import string: the workers get these very settings, whatever their environment says.
         partial(create_app, settings),
         factory=True,
         workers=workers,
         loop="uvloop",
-        http="httptools",
+        http=protocol,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -95,8 +117,8 @@ def _config(settings: Settings, workers: int) -> uvicorn.Config:
     )
 
 
-def _run_one(settings: Settings, listener: socket.socket) -> int:
-    server = uvicorn.Server(_config(settings, 1))
+def _run_one(config: uvicorn.Config, listener: socket.socket) -> int:
+    server = uvicorn.Server(config)
     # Having stopped in order, uvicorn raises the signal again for whoever was there before it.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -109,9 +131,9 @@ def _run_one(settings: Settings, listener: socket.socket) -> int:
     return 0
 
 
-def _run_many(settings: Settings, workers: int, listener: socket.socket) -> int:
+def _run_many(config: uvicorn.Config, listener: socket.socket) -> int:
     with shared_folder() as folder:
-        supervisor = _Workers(_config(settings, workers), [listener], folder)
+        supervisor = _Workers(config, [listener], folder)
         supervisor.run()
     return 1 if supervisor.failed else 0
 
