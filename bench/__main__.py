@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from gatekeeper.demo.crowd import Shop, rush
+from gatekeeper.demo.crowd import Address, rush
 from gatekeeper.demo.story import at_the_gate, process_on
 from gatekeeper.embedded import free_port
 from gatekeeper.settings import Settings
@@ -29,7 +29,7 @@ NAMES = ("offered_per_s", "admitted_per_s", "persisted_per_s", "p50_ms", "p99_ms
 async def echo_round(buyers: int) -> Round:
     """Requests/s and latencies of the echo."""
     with process_on("bench.echo") as port:
-        tally = await rush(Shop(f"http://127.0.0.1:{port}/"), buyers, lambda done: None)
+        tally = await rush(Address(f"http://127.0.0.1:{port}/"), buyers, lambda done: None)
     return {
         "offered_per_s": tally.rate(tally.requests, tally.ended),
         "p50_ms": tally.percentile(0.5),
@@ -44,7 +44,7 @@ def gate_round(buyers: int) -> Round:
     stack = Stack(folder, free_port(), settings=Settings())
     try:
         stack.start()
-        figures, _ = asyncio.run(at_the_gate(stack, buyers, 2 * buyers, lambda done: None))
+        figures, *_ = asyncio.run(at_the_gate(stack, buyers, 2 * buyers, lambda done: None))
     finally:
         stack.stop()
         shutil.rmtree(folder, ignore_errors=True)
