@@ -55,8 +55,8 @@ class FastLane(GuardedProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if not self.head_fits():
-            return
+        if self.transport.is_closing() or not self.head_fits():
+            return  # what is pipelined behind an answer that closes is not read
         if self._is_plain_purchase():
             self._fast = True
         else:

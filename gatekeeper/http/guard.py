@@ -65,7 +65,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self.head_fits():
+        if not self.transport.is_closing() and self.head_fits():
             super().on_headers_complete()
 
     def head_fits(self) -> bool:

@@ -32,13 +32,13 @@ class Answer(NamedTuple):
 class FrontDoor:
     """`gatekeeper serve` on a free port of loopback."""
 
-    def __init__(self, redis_url: str, *, workers: int = 1, **settings: str) -> None:
+    def __init__(self, redis_url: str, *words: str, workers: int = 1, **settings: str) -> None:
         self.port = free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEKEEPER_")}
         environment |= {"GATEKEEPER_REDIS_URL": redis_url, "GATEKEEPER_KEYS": KEYS}
         environment |= {"GATEKEEPER_BUYER_TOKEN_KEY": TOKEN_SECRET, **settings}
         command = [sys.executable, "-m", "gatekeeper", "serve", "--port", str(self.port)]
-        command += ["--workers", str(workers)]
+        command += ["--workers", str(workers), *words]
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
     def wait(self, path: str = "/readyz") -> "FrontDoor":
