@@ -73,7 +73,8 @@ class Purchase:
     @classmethod
     def of(cls, sale: str, buyer: str, key: str, items: Iterable[tuple[str, int]], reference: str = "") -> "Purchase":
         """Build a purchase from validated parts; no part may contain a control character."""
-        total = summed(items)
+        given = tuple(items)
+        total = given if len(given) == 1 else summed(given)
         particulars = f"{buyer}\n{key}\n{reference}\n{pack_items(total)}\n"
         return cls(sale, reservation_id(sale, buyer, key), total, particulars)
 

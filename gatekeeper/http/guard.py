@@ -3,6 +3,7 @@
 uvicorn has none of these: a trickled header, or a connection that never says a word, would stay open for ever.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -108,8 +109,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def write(self, answer: Answer) -> None:
         """Write a whole response at once."""
-        parts = [STATUS_LINE[answer.status]]
-        for name, value in (*self.server_state.default_headers, *answer.headers):
-            parts += (name, b": ", value, b"\r\n")
-        parts += (b"\r\n", answer.body)
-        self.transport.write(b"".join(parts))
+        lines = [b"%s: %s\r\n" % header for header in answer.headers]
+        defaults = _rendered(tuple(self.server_state.default_headers))
+        self.transport.write(b"".join((STATUS_LINE[answer.status], defaults, *lines, b"\r\n", answer.body)))
+
+
+@lru_cache(4)  # uvicorn makes them anew once a second, for the date
+def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    return b"".join(b"%s: %s\r\n" % header for header in headers)
