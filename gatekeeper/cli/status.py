@@ -10,7 +10,7 @@ from rich.table import Table
 from gatekeeper.cli.times import distance, rfc3339, spoken
 from gatekeeper.errors import SaleArchived, SaleFenced, UnknownSale
 from gatekeeper.gate import Gate
-from gatekeeper.ledger import Connection, reports, sales
+from gatekeeper.ledger import Connection, quarantine, reports, sales
 from gatekeeper.model import Counters, SaleView
 from workers.expire import NAME
 
@@ -26,6 +26,8 @@ class Status:
     fence: str
     skus: dict[str, Counters]
     ledger: reports.Overview
+    unproven: set[str]
+    """SKUs that an event in quarantine names: their counters are no proof of anything."""
     expiry_ms: int
     """When expiry last did its round, ms of Redis's clock; 0 = never."""
 
@@ -46,7 +48,10 @@ class Status:
             "expiry_heartbeat": rfc3339(moment(self.expiry_ms)),
             "checkpoint": self.checkpoint,
             "totals": {name: sum(getattr(c, name) for c in self.skus.values()) for name in COLUMNS},
-            "skus": [{"sku": sku, **asdict(counters)} for sku, counters in self.skus.items()],
+            "skus": [
+                {"sku": sku, **asdict(counters), "unproven": sku in self.unproven}
+                for sku, counters in self.skus.items()
+            ],
             "ledger": asdict(self.ledger),
         }
 
@@ -105,7 +110,8 @@ async def read_status(gate: Gate, ledger: Connection, sale: str) -> Status:
         fence = str(error)
     except SaleArchived:
         pass  # only its books are left
-    return Status(row, view, fence, skus, reports.overview(ledger, sale), await gate.heartbeat(NAME))
+    unproven, overview = quarantine.skus(ledger, sale), reports.overview(ledger, sale)
+    return Status(row, view, fence, skus, overview, unproven, await gate.heartbeat(NAME))
 
 
 def screen(status: Status, everything: bool) -> RenderableType:
@@ -159,7 +165,8 @@ def _table(status: Status, rows: int | None) -> Table:
         column.footer = str(sum(getattr(c, name) for c in status.skus.values()))
     table.columns[0].footer = f"{len(status.skus)} SKUs"
     for sku, counters in list(status.skus.items())[:rows]:
-        note = ("paused " if counters.paused else "") + ("" if counters.tracked else "untracked")
+        notes = {"paused": counters.paused, "unproven": sku in status.unproven, "untracked": not counters.tracked}
+        note = " ".join(word for word, holds in notes.items() if holds)
         table.add_row(sku, *(str(getattr(counters, name)) for name in COLUMNS), note)
     if rows is not None and len(status.skus) > rows:
         table.add_row(f"… {len(status.skus) - rows} more", "", "", "", "", "--all")

@@ -94,6 +94,8 @@ def test_quarantine_is_listed_retried_and_discarded(open_sale: Shell) -> None:
     shell.drain()
     (row,) = shell.json("quarantine", "list", SALE)
     assert (row["reservation"], row["skus"]) == (MINE, ["A"])
+    assert shell.json("sale", "status", SALE)["skus"][0]["unproven"]
+    assert "paused unproven" in shell.done("sale", "status", SALE).stdout
     result = shell.run("reconcile", SALE)
     assert result.exit_code == 3 and "A: unproven" in result.stdout
     assert shell.json("quarantine", "retry", SALE) == {"sale": SALE, "applied": 0, "left": 1, "paused_skus": []}
