@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from gatekeeper.outcomes import Outcome
 
@@ -58,8 +59,7 @@ def unpack_items(packed: str) -> Items:
     return items
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
+class Purchase(NamedTuple):
     """A validated wish to buy, with everything that `admit` needs.
 
     `particulars` is the part of the record that never changes: "buyer\\nkey\\nreference\\nitems\\n".
@@ -88,8 +88,7 @@ class Refund:
     refund: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """A reservation as Redis holds it. Times are ms since 1970 by Redis's clock."""
 
     sale: str
@@ -140,8 +139,7 @@ class Shortage:
     held: int
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What `admit` decided about one purchase. Which of the optional parts is set depends on the outcome."""
 
     outcome: Outcome

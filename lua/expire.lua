@@ -26,19 +26,28 @@ if #ids == 0 then
   return { 'ok', tonumber(epoch), now, 0, oldest, oldest }
 end
 
-local records, change = {}, 0
+-- Most carts of a sale are alike: their units are moved together.
+local records, holders, carts, alike = {}, {}, {}, {}
 for i, record in ipairs(redis.call('HMGET', reservations_key, unpack(ids))) do
-  local r = read_record(ids[i], record or '')
-  if r.state ~= 'held' then
-    corrupt('reservation ' .. ids[i] .. ' is due, and ' .. r.state)
+  local buyer, items =
+    string.match(record or '', '^held\n[01]\n\n%d+\n%d+\n([^\n]+)\n[^\n]+\n[^\n]*\n([^\n]+)\n$')
+  if not buyer then
+    corrupt('reservation ' .. ids[i] .. ' is due, and ' .. read_record(ids[i], record or '').state)
   end
-  local units = move_units(stock_key, r.items, 'held', 'available')
-  if per_buyer > 0 then
-    give_back(buyers_key, r.buyer, units)
-    change = change - units
+  records[#records + 1], records[#records + 2] = ids[i], 'expired' .. string.sub(record, 5)
+  holders[i], carts[i], alike[items] = buyer, items, (alike[items] or 0) + 1
+end
+local units = {}
+for items, times in pairs(alike) do
+  units[items] = move_units(stock_key, items, 'held', 'available', times)
+end
+local change = 0
+if per_buyer > 0 then
+  read_counts(buyers_key, holders)
+  for i, buyer in ipairs(holders) do
+    give_back(buyers_key, buyer, units[carts[i]])
+    change = change - units[carts[i]]
   end
-  r.state = 'expired'
-  records[#records + 1], records[#records + 2] = ids[i], pack_record(r)
 end
 
 local next_id, now_text = epoch .. '-*', string.format('%d', now)

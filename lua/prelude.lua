@@ -196,14 +196,15 @@ local function count_of(buyers_key, buyer)
   return counts[buyer]
 end
 
--- Moves a reservation's units between `available`, `held` and `sold`. What is not tracked is never available.
-local function move_units(stock_key, items, from, to)
+-- Moves the units of so many reservations of the same items (1 unless said) between `available`, `held` and `sold`.
+-- What is not tracked is never available. Returns the units of one.
+local function move_units(stock_key, items, from, to, times)
   local skus, wanted, units = read_items(items)
   for _, sku in ipairs(skus) do
     local s = stock_of(stock_key, sku) or corrupt('a reservation of ' .. sku .. ', which there is not')
     for place, sign in pairs({ [from] = -1, [to] = 1 }) do
       if s.tracked or place ~= 'available' then
-        s[place] = s[place] + sign * wanted[sku]
+        s[place] = s[place] + sign * wanted[sku] * (times or 1)
       end
     end
     if s[from] < 0 then
@@ -217,6 +218,13 @@ end
 local function write_change(reservations_key, outbox_key, epoch, id, r, event, ...)
   append_event(outbox_key, epoch, event, now_ms(), id, ...)
   redis.call('HSET', reservations_key, id, pack_record(r))
+end
+
+-- The same for many buyers at once.
+local function read_counts(buyers_key, buyers)
+  for i, units in ipairs(redis.call('HMGET', buyers_key, unpack(buyers))) do
+    counts[buyers[i]] = integer('units of a buyer', units or 0, 0, MAX)
+  end
 end
 
 -- Units that come back lower the buyer's count; kept only while the sale has a limit.
@@ -233,12 +241,19 @@ end
 
 -- `change`: units by which all buyers' counts together changed.
 local function write_counts(sale_key, buyers_key, change)
+  local kept, gone = {}, {}
   for buyer, count in pairs(counts) do
     if count > 0 then
-      redis.call('HSET', buyers_key, buyer, count)
+      kept[#kept + 1], kept[#kept + 2] = buyer, count
     else
-      redis.call('HDEL', buyers_key, buyer)
+      gone[#gone + 1] = buyer
     end
+  end
+  if #kept > 0 then
+    redis.call('HSET', buyers_key, unpack(kept))
+  end
+  if #gone > 0 then
+    redis.call('HDEL', buyers_key, unpack(gone))
   end
   if change ~= 0 then
     redis.call('HINCRBY', sale_key, 'buyer_units', change)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gatekeeper.errors import GatekeeperError, SaleFenced, UnknownSale
 from gatekeeper.events import Admit, Confirm, Discard, Event, Grant, MalformedEvent, parse
@@ -97,7 +97,7 @@ def _undone(r: Reservation | None, waiting: list[tuple[Position, bytes]]) -> Res
     for payment in sorted({*paid, *([r.payment] if r.payment else [])}):
         refunds.setdefault(payment, Refund(payment, "refund_due"))
     state = "expired" if r.state == "expired" else "released"
-    return replace(r, state=state, payment="", refunds=tuple(refunds[payment] for payment in sorted(refunds)))
+    return r._replace(state=state, payment="", refunds=tuple(refunds[payment] for payment in sorted(refunds)))
 
 
 def _parsed(waiting: list[tuple[Position, bytes]]) -> Iterator[Event]:

@@ -27,6 +27,7 @@ BODY_SECONDS = 10.0
 """How long a body may take to arrive."""
 MAX_RETRY_AFTER = 3600
 _BY_HAND = 60  # seconds until a sale without a time of opening may be worth another look
+_JSON = b"application/json"
 _ROLES = frozenset(("shop", "admin", "buyer"))
 CLOSE = (b"connection", b"close")
 """The header of an answer after which what is left of a body is not worth reading."""
@@ -156,7 +157,8 @@ def _broken(visit: Visit) -> Answer:
 
 def expect_json(visit: Visit) -> None:
     """Raise Refused unless the headers announce JSON of ≤ MAX_BODY bytes."""
-    if visit.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+    kind = visit.headers.get(b"content-type", b"")
+    if kind != _JSON and kind.partition(b";")[0].strip().lower() != _JSON:
         raise Refused("unsupported_media_type", "", CLOSE)
     length = visit.headers.get(b"content-length", b"0")
     if not (length.isdigit() and len(length) < 10 and int(length) <= MAX_BODY):

@@ -52,7 +52,7 @@ MUTANTS = {
     "clamps a counter": ("expire", "if s[from] < 0 then", "if false then"),
     "expires before the deadline": ("expire", "'-inf', now, 'LIMIT'", "'-inf', '+inf', 'LIMIT'"),
     "gives back one unit of many": (
-        "expire", "s[place] = s[place] + sign * wanted[sku]", "s[place] = s[place] + sign * math.min(1, wanted[sku])"
+        "expire", "sign * wanted[sku] * (times or 1)", "sign * math.min(1, wanted[sku])"
     ),
     "expires without an event": ("expire", "redis.call('XADD', outbox_key, next_id", "redis.call('XADD', 'x', next_id"),
     "refunds twice": ("settle", "entry.state == 'refunded' and entry.refund == refund", "false"),
