@@ -19,13 +19,14 @@ _prefix, _numbers = token_hex(6), count(1)
 class Visit:
     """What is known of a request. `key` is "" until it is known; `identity` is set by `enter`."""
 
-    __slots__ = ("headers", "identity", "key", "request_id", "sale")
+    __slots__ = ("headers", "identity", "key", "key_given", "request_id", "sale")
     identity: Identity
 
     def __init__(self, sale: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.sale = sale
         self.headers = dict(headers)
         self.key = ""
+        self.key_given = False  # by the client, not made here
         self.request_id = _request_id(self.headers.get(b"x-request-id"))
 
     def echo(self) -> Headers:
@@ -51,7 +52,7 @@ class Visit:
         key = given.decode("latin-1")
         if not IDEMPOTENCY_KEY.fullmatch(key):
             raise invalid(Flaw("/header/idempotency-key", _KEY))
-        self.key = key
+        self.key, self.key_given = key, True
 
 
 def refuse_repeated(headers: Headers, known: dict[bytes, bytes]) -> None:

@@ -250,3 +250,29 @@ def test_probes_metrics_and_the_contract_need_no_key(door: FrontDoor, sale: Sale
 def test_a_clients_own_request_id_comes_back_if_it_is_sane(door: FrontDoor) -> None:
     assert door.send("GET", "/v1/x", X_Request_Id="trace-7").headers["x-request-id"] == "trace-7"
     assert door.send("GET", "/v1/x", X_Request_Id="a b").headers["x-request-id"] != "a b"
+
+
+def test_a_flood_without_keys_is_answered_by_the_door_for_a_moment_and_a_key_always_asks(
+    door: FrontDoor, sale: Sale
+) -> None:
+    sale.create(stock="A:1")
+    mine = door.buy(SALE, buyer="bob", key="mine")
+    assert mine.status == 201
+
+    def asked() -> int:
+        return sale.plain.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    started, calls, told = time.monotonic(), asked(), 0
+    while time.monotonic() - started < 0.5:
+        answer = door.buy(SALE, buyer="eve")
+        assert (answer.code, answer.body["items"][0]["sku"]) == ("sold_out", "A")
+        assert "idempotency-key" in answer.headers
+        told += 1
+    assert asked() - calls <= 0.5 / 0.04 + 2 < told
+    calls = asked()
+    assert door.buy(SALE, buyer="bob", key="mine").body == mine.body  # a winner's retry
+    assert door.buy(SALE, buyer="eve", key="k").code == "sold_out"
+    assert asked() - calls == 2
+    sale.grant(2, ("A", 1, True))
+    time.sleep(0.05)
+    assert door.buy(SALE, buyer="eve").status == 201
