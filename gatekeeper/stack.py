@@ -42,6 +42,8 @@ class Stack:
     settings: Settings = field(default_factory=Settings.load)
     engines: dict[str, Engine] = field(default_factory=dict)
     """Those that run here: valkey, postgres, or neither when both are configured."""
+    serve_options: tuple[str, ...] = ()
+    """Further words for `gatekeeper serve`."""
     _children: list[Child] = field(default_factory=list)
     _keys: dict[str, str] = field(default_factory=dict)
 
@@ -111,6 +113,7 @@ class Stack:
 
     def _start_children(self) -> None:
         serve = ["serve", "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers)]
+        serve += self.serve_options
         for words in (["worker"], serve):
             child = Child(["gatekeeper", *words], self.environment(), self.data / f"{words[0]}.log")
             child.start()

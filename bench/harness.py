@@ -1,0 +1,120 @@
+"""The run: every contestant in every round, interleaved, then what only Gatekeeper can be asked."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench import client, probes, targets
+from bench.contestants import Baseline, Contestant, Echo, fresh_engines
+from bench.gate import Gatekeeper, has_fast_lane
+from bench.machine import describe, versions
+from bench.measure import CELLS, MEANING, PLENTY, Figures, cells_for, measure, summary
+
+Say = Callable[[str], None]
+
+
+def contestants() -> list[Contestant]:
+    """Everybody, in the order of the page."""
+    gate: list[Contestant] = [Gatekeeper("gatekeeper", "Gatekeeper")]
+    if has_fast_lane():
+        gate.append(Gatekeeper("gatekeeper-asgi", "Gatekeeper, plain ASGI way", options=("--no-fast-lane",)))
+    return [
+        Echo("echo", "bare ASGI echo", decides=False),
+        *gate,
+        Baseline("evalsha", "EVALSHA per request, Starlette"),
+        Baseline("lock", "Redis lock + FOR UPDATE NOWAIT (004-1)"),
+        Baseline("optimistic", "optimistic version (004-2)"),
+        Baseline("atomic", "atomic UPDATE (004-3)"),
+        Baseline("serializable", "SERIALIZABLE + FOR UPDATE (001)"),
+        Baseline("naive", "check, then decrement (000)", correct=False),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured. `limit`: seconds after which no further round begins."""
+
+    rounds: int = 3
+    seconds: float = 2.0
+    limit: float = 660.0
+    names: Sequence[str] = ()
+    """Contestants; none = all."""
+    cells: Sequence[str] = tuple(cell.name for cell in CELLS)
+    sizes: probes.Sizes | None = probes.FULL
+    """How large the measurements of Gatekeeper alone are; None leaves them out."""
+
+
+def run(plan: Plan, say: Say) -> dict[str, Any]:
+    """Measure everything; returns what becomes the JSON. `say` hears one line per step."""
+    started, began = time.monotonic(), time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    chosen = [c for c in contestants() if not plan.names or c.name in plan.names]
+    found: dict[str, dict[str, list[Figures]]] = {c.name: {} for c in chosen}
+    machine = describe()
+    done = _rounds(plan, chosen, found, started, say)
+    figures = {name: {cell: summary(of) for cell, of in cells.items()} for name, cells in found.items()}
+    alone = _alone(plan, figures, say)
+    return {
+        "began": began,
+        "seconds": round(time.monotonic() - started, 1),
+        "machine": machine,
+        "versions": versions(),
+        "client": client.name(),
+        "plan": {"rounds": done, "seconds": plan.seconds, "rounds_planned": plan.rounds},
+        "meaning": MEANING,
+        "contestants": [{"name": c.name, "title": c.title, "correct": c.correct} for c in chosen],
+        "cells": [{"name": c.name, "connections": c.connections, "skus": c.skus, "units": c.units} for c in CELLS],
+        "rounds": found,
+        "figures": figures,
+        "gatekeeper": alone,
+        "targets": targets.compare(figures, alone),
+    }
+
+
+def _rounds(
+    plan: Plan,
+    chosen: Sequence[Contestant],
+    found: dict[str, dict[str, list[Figures]]],
+    started: float,
+    say: Say,
+) -> int:
+    """Fill `found` round by round; returns how many there was time for."""
+    longest = 0.0
+    for number in range(plan.rounds):
+        elapsed = time.monotonic() - started
+        reserve = plan.sizes.seconds if plan.sizes else 0.0
+        if number and elapsed + longest + reserve > plan.limit:
+            say(f"round {number + 1} would take longer than the limit of {plan.limit:.0f} s: left out")
+            return number
+        # Another one begins each time: none always follows the same.
+        shift = number * len(chosen) // plan.rounds
+        for contestant in (*chosen[shift:], *chosen[:shift]):
+            say(f"round {number + 1} of {plan.rounds}, {elapsed:.0f} s: {contestant.title}")
+            for cell, figures in _visit(contestant, plan, say):
+                found[contestant.name].setdefault(cell, []).append(figures)
+            elapsed = time.monotonic() - started
+        longest = max(longest, elapsed / (number + 1))
+    return plan.rounds
+
+
+def _visit(contestant: Contestant, plan: Plan, say: Say) -> list[tuple[str, Figures]]:
+    """Run all cells of one contestant on fresh engines."""
+    cells = [c for c in cells_for(contestant, isinstance(contestant, Gatekeeper)) if c.name in plan.cells]
+    results = []
+    with fresh_engines() as engines, contestant.open(engines) as desk:
+        client.warm(desk.prepare(1, PLENTY))
+        desk.books()
+        for cell in cells:
+            figures = measure(contestant, desk, cell, plan.seconds)
+            main = figures.get("admitted_per_s") or figures["offered_per_s"] or 0.0
+            say(f"  {cell.name:18} {main:9.0f}/s   p99 {figures['p99_ms']:8.1f} ms")
+            results.append((cell.name, figures))
+    return results
+
+
+def _alone(plan: Plan, figures: dict[str, Any], say: Say) -> dict[str, Any]:
+    """What only Gatekeeper is asked."""
+    base = figures.get("gatekeeper", {}).get("base")
+    if plan.sizes is None or not base:
+        return {}
+    return probes.run(plan.sizes, base["admitted_per_s"]["median"], say)

@@ -1,0 +1,116 @@
+"""One cell: a contestant, so many connections, SKUs and units, for so many seconds; then medians of many."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench import client
+from bench.contestants import Contestant, Desk
+from bench.machine import cpu_seconds
+
+PLENTY = 1_000_000
+"""Units that no cell sells out."""
+
+Figures = dict[str, float | None]
+"""What one cell came to, by the names in `MEANING`; None: there is no such thing for this contestant."""
+
+MEANING = {
+    "offered_per_s": "requests answered per second",
+    "admitted_per_s": "purchases admitted per second while there was stock",
+    "persisted_per_s": "orders in Postgres per second, from the first request to the last order",
+    "p50_ms": "latency that half of the answers did not exceed",
+    "p99_ms": "the same of 99 %",
+    "p999_ms": "the same of 99.9 %",
+    "oversold": "units promised beyond the stock",
+    "unpersisted": "units promised that Postgres does not have at the end",
+    "refused_with_stock": "purchases refused although units were left",
+    "aborts": "attempts thrown away: rolled back, or lost to another's write",
+    "errors": "requests without an answer",
+    "cpu_per_10k": "CPU seconds of servers and engines per 10,000 purchases (echo: answers), until persisted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is offered. `name` is how results call it."""
+
+    name: str
+    connections: int = 256
+    skus: int = 1
+    units: int = PLENTY
+    keyed: bool = True
+    gate_only: bool = False
+
+
+BASE = Cell("base")
+CELLS = (
+    BASE,
+    Cell("connections-16", connections=16),
+    Cell("connections-64", connections=64),
+    Cell("connections-1024", connections=1024),
+    Cell("skus-1000", skus=1000),
+    Cell("units-1000", units=1000),
+    Cell("sold-out-keys", units=1, gate_only=True),
+    Cell("sold-out-no-keys", units=1, keyed=False, gate_only=True),
+)
+
+
+def cells_for(contestant: Contestant, gate: bool) -> list[Cell]:
+    """The cells that mean something for a contestant: an echo has no stock that could grow."""
+    if not contestant.decides:
+        return [cell for cell in CELLS if cell.units == PLENTY and cell.skus == 1]
+    return [cell for cell in CELLS if gate or not cell.gate_only]
+
+
+def measure(contestant: Contestant, desk: Desk, cell: Cell, seconds: float) -> Figures:
+    """Run one cell."""
+    target = desk.prepare(cell.skus, cell.units, cell.keyed)
+    cpu = cpu_seconds()
+    seen = client.rush(target, cell.connections, seconds)
+    books = desk.books()
+    cpu_after = cpu_seconds()
+    spent = cpu_after - cpu if cpu is not None and cpu_after is not None else None
+    figures: Figures = {
+        "offered_per_s": seen.requests / seen.seconds,
+        "p50_ms": seen.p50_ms,
+        "p99_ms": seen.p99_ms,
+        "p999_ms": seen.p999_ms,
+        "errors": float(seen.errors),
+    }
+    if not contestant.decides:
+        return figures | {"cpu_per_10k": _each_10k(spent, seen.requests)}
+    left = cell.units - books.sold
+    # While there is stock the client's count is exact; of a short sale only the books know when it ended.
+    admitted = seen.accepted / seen.seconds if left > 0 else books.sold / max(books.selling_seconds, 1e-3)
+    return figures | {
+        "admitted_per_s": admitted,
+        "persisted_per_s": _rate(books.persisted, books.persisted_seconds),
+        "oversold": float(max(0, -left)),
+        "unpersisted": None if books.persisted is None else float(books.sold - books.persisted),
+        # Stock only falls here: if some is left at the end, it was there at every refusal.
+        "refused_with_stock": float(books.busy + (books.sold_out if left > 0 else 0)),
+        "aborts": float(books.aborts),
+        "cpu_per_10k": _each_10k(spent, books.sold) if left > 0 else None,
+    }
+
+
+def _rate(count: int | None, seconds: float) -> float | None:
+    return None if count is None else count / max(seconds, 1e-3)
+
+
+def _each_10k(spent: float | None, count: int) -> float | None:
+    return None if spent is None or not count else spent / count * 10_000
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and both ends of what the rounds found."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def summary(rounds: Sequence[Figures]) -> dict[str, dict[str, float] | None]:
+    """Spread of every figure over the rounds of one cell; oversold and lost units count wherever they happened."""
+    found: dict[str, dict[str, float] | None] = {}
+    for name in rounds[0]:
+        values = [value for figures in rounds if (value := figures.get(name)) is not None]
+        found[name] = spread(values) if values else None
+    return found
