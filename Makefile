@@ -44,7 +44,7 @@ check: $(STAMP) ## Lint, format check, types, import floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP) ## Measure the gate beside a bare echo (ARGS='--rounds 5')
+bench: $(STAMP) ## Measure the gate beside other designs, into docs/ (ARGS=--quick for a hint in < 60 s)
 	@$(BIN)/python -m bench $(ARGS)
 
 lock: $(STAMP) ## Resolve requirements/*.lock again (ARGS=--upgrade takes newer versions)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from bench import harness, page, probes
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--cells", type=_words(cells), default=[], metavar="NAME,…", help=", ".join(cells))
     parser.add_argument("--no-probes", action="store_true", help="leave out what only Gatekeeper is asked")
     parser.add_argument("--out", type=Path, help="folder of the results (docs; with --quick build/bench)")
-    parser.add_argument("--from", dest="source", type=Path, metavar="JSON", help="measure nothing, write page and plots")
+    parser.add_argument("--from", dest="source", type=Path, metavar="JSON", help="only write page and plots again")
     given = parser.parse_args()
     out = given.out or ROOT / ("build/bench" if given.quick else "docs")
     result = json.loads(given.source.read_text()) if given.source else harness.run(_plan(given, cells), _say)
@@ -42,7 +43,7 @@ def _plan(given: argparse.Namespace, cells: list[str]) -> harness.Plan:
     )
 
 
-def _words(allowed: list[str]):  # type: ignore[no-untyped-def]
+def _words(allowed: list[str]) -> Callable[[str], list[str]]:
     def words(text: str) -> list[str]:
         found = text.split(",")
         if unknown := set(found) - set(allowed):

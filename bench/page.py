@@ -1,13 +1,152 @@
 """The results as files: JSON, a Markdown page, plots."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import plots
 
-def write(result: dict[str, Any], out: Path) -> list[Path]:
+Result = dict[str, Any]
+CONNECTIONS = (("connections-16", 16), ("connections-64", 64), ("base", 256), ("connections-1024", 1024))
+
+
+def write(result: Result, out: Path) -> list[Path]:
     """Write everything into a folder; returns the paths."""
     out.mkdir(parents=True, exist_ok=True)
     data = out / "benchmarks.json"
-    data.write_text(json.dumps(result, indent=1) + "\n")
-    return [data]
+    data.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")  # first: the rest can be made from it again
+    files = {"benchmarks.md": page(result)}
+    files |= {f"benchmarks-{name}.svg": text for name, text in pictures(result).items()}
+    for name, text in files.items():
+        (out / name).write_text(text, encoding="utf-8")
+    return [data, *(out / name for name in files)]
+
+
+def spread(result: Result, contestant: str, cell: str, figure: str) -> dict[str, float] | None:
+    """Median, min and max of a figure; None when it was not measured."""
+    found: dict[str, float] | None = result["figures"].get(contestant, {}).get(cell, {}).get(figure)
+    return found
+
+
+def pictures(result: Result) -> dict[str, str]:
+    """The plots by name."""
+    rows = []
+    for number, one in enumerate(result["contestants"]):
+        rate = _rate(result, one["name"], "base")
+        if rate:
+            rows.append(plots.Bar(one["title"], rate["median"], rate["min"], rate["max"], number))
+    rows.sort(key=lambda row: -row.value)
+    return {
+        "admitted": plots.bars("Purchases admitted per second, 256 connections (echo: answers)", rows),
+        "connections": plots.lines("Admitted per second (echo: answers)", "connections", _lines(result, _rate)),
+        "p99": plots.lines("p99 latency in ms, at full load", "connections", _lines(result, _p99)),
+    }
+
+
+def _rate(result: Result, name: str, cell: str) -> dict[str, float] | None:
+    return spread(result, name, cell, "admitted_per_s") or (
+        spread(result, name, cell, "offered_per_s") if name == "echo" else None
+    )
+
+
+def _p99(result: Result, name: str, cell: str) -> dict[str, float] | None:
+    return spread(result, name, cell, "p99_ms")
+
+
+def _lines(result: Result, of: Callable[[Result, str, str], dict[str, float] | None]) -> list[plots.Series]:
+    found = []
+    for number, one in enumerate(result["contestants"]):
+        medians = [(n, y["median"]) for cell, n in CONNECTIONS if (y := of(result, one["name"], cell))]
+        points = [(x, y) for x, y in medians if y > 0]  # the scale is logarithmic
+        if points:
+            found.append(plots.Series(one["title"], points, number))
+    return found
+
+
+def page(result: Result) -> str:
+    """The whole page, from page.md and alone.md."""
+    alone = _template("alone.md").format(**result["gatekeeper"]) if result["gatekeeper"] else ""
+    facts = {**result["machine"], **result["versions"], "client": result["client"]}
+    return _template("page.md").format(
+        **result,
+        alone=alone,
+        targets_table=_targets(result),
+        base_table=_base(result),
+        rate_table=_growth(result, "admitted/s", _rate),
+        p99_table=_growth(result, "p99, ms", _p99),
+        units_table=_units(result),
+        machine_table=table(("", ""), list(facts.items())),
+    )
+
+
+def _template(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; every column but the first is flush right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def number(value: float | None) -> str:
+    """Three digits, or all of a large number."""
+    if value is None:
+        return "-"
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def ranged(found: dict[str, float] | None) -> str:
+    """Median and, in brackets, both ends."""
+    if found is None:
+        return "-"
+    if found["min"] == found["max"]:
+        return number(found["median"])
+    return f"{number(found['median'])} ({number(found['min'])} to {number(found['max'])})"
+
+
+def _targets(result: Result) -> str:
+    rows = []
+    for one in result["targets"]:
+        met = {True: "met", False: "**missed**", None: "not measured"}[one["met"]]
+        bound = f"{'≥' if one['least'] else '≤'} {one['target']:,g}"
+        rows.append((one["name"], bound, number(one["measured"]), met))
+    return table(("what", "target", "measured", ""), rows)
+
+
+def _base(result: Result) -> str:
+    figures = ("offered_per_s", "admitted_per_s", "persisted_per_s", "p50_ms", "p99_ms", "p999_ms", "cpu_per_10k")
+    counts = ("oversold", "refused_with_stock", "aborts", "errors")
+    rows = []
+    for one in result["contestants"]:
+        found = result["figures"][one["name"]].get("base", {})
+        rows.append((one["title"], *(ranged(found.get(name)) for name in (*figures, *counts))))
+    head = ("", "offered/s", "admitted/s", "persisted/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU s/10k")
+    return table((*head, "oversold", "refused with stock", "aborts", "errors"), rows)
+
+
+def _growth(result: Result, what: str, of: Callable[[Result, str, str], dict[str, float] | None]) -> str:
+    cells = [*CONNECTIONS, ("skus-1000", 0)]
+    rows = [
+        (one["title"], *(ranged(of(result, one["name"], cell)) for cell, _ in cells)) for one in result["contestants"]
+    ]
+    return table((what, *(f"{n:,} conn." for _, n in CONNECTIONS), "256 conn., 1,000 SKUs"), rows)
+
+
+def _units(result: Result) -> str:
+    rows = []
+    for one in result["contestants"]:
+        found = result["figures"][one["name"]]
+        if "units-1000" not in found:
+            continue
+        small, large = found["units-1000"], found.get("base", {})
+        rates = small.get("admitted_per_s"), large.get("admitted_per_s")
+        # Oversold is no matter of medians: the worst round counts.
+        worst = small["oversold"]["max"] if small.get("oversold") else None
+        more = (ranged(small.get(name)) for name in ("offered_per_s", "refused_with_stock", "aborts"))
+        rows.append((one["title"], *(ranged(rate) for rate in rates), number(worst), *more))
+    head = ("", "admitted/s, 10³ units", "admitted/s, 10⁶ units", "oversold (worst round)", "offered/s, 10³ units")
+    return table((*head, "refused with stock", "aborts"), rows)

@@ -22,7 +22,7 @@ class Target:
 
 def _median(figures: Figures, name: str, cell: str, figure: str) -> float | None:
     spread = figures.get(name, {}).get(cell, {}).get(figure)
-    return spread["median"] if spread else None
+    return float(spread["median"]) if spread else None
 
 
 def _to_echo(cell: str, figure: str, name: str = "gatekeeper") -> Callable[[Figures, Figures], float | None]:
@@ -50,7 +50,7 @@ def _alone(*names: str) -> Callable[[Figures, Figures], float | None]:
         found: Any = alone
         for name in names:
             found = found.get(name) if found else None
-        return found
+        return None if found is None else float(found)
 
     return measured
 

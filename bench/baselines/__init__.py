@@ -1,1 +1,1 @@
-"""What Gatekeeper is measured against: each module is a process, `python -m bench.baselines.NAME PORT REDIS POSTGRES`."""
+"""What Gatekeeper is measured against. Each is a process: `python -m bench.baselines.NAME PORT REDIS POSTGRES`."""

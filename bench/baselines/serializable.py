@@ -18,7 +18,7 @@ class Serializable(PostgresShop):
     """Whoever waited for the row meanwhile cannot be serialised after its new version, and tries again."""
 
     isolation = psycopg.IsolationLevel.SERIALIZABLE
-    connections = 4
+    connections = 2  # more of them abort each other
 
     async def sell(self, order: Order) -> Answer:
         for attempt in range(ATTEMPTS):
