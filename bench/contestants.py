@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.baselines import evalsha, postgres
+from bench.cells import LOADS, STOCKS, Cell
 from bench.target import Target, sku_names
 from gatekeeper.demo.story import process_on
 from gatekeeper.embedded import Postgres, Valkey, start_postgres, start_valkey
@@ -77,6 +78,7 @@ class Contestant:
 
     name: str
     title: str
+    cells: tuple[Cell, ...] = (*LOADS, *STOCKS)
     correct: bool = True
     decides: bool = True
 

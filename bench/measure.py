@@ -2,14 +2,11 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bench import client
+from bench.cells import Cell
 from bench.contestants import Contestant, Desk
 from bench.machine import cpu_seconds
-
-PLENTY = 1_000_000
-"""Units that no cell sells out."""
 
 Figures = dict[str, float | None]
 """What one cell came to, by the names in `MEANING`; None: there is no such thing for this contestant."""
@@ -28,38 +25,6 @@ MEANING = {
     "errors": "requests without an answer",
     "cpu_per_10k": "CPU seconds of servers and engines per 10,000 purchases (echo: answers), until persisted",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What is offered. `name` is how results call it."""
-
-    name: str
-    connections: int = 256
-    skus: int = 1
-    units: int = PLENTY
-    keyed: bool = True
-    gate_only: bool = False
-
-
-BASE = Cell("base")
-CELLS = (
-    BASE,
-    Cell("connections-16", connections=16),
-    Cell("connections-64", connections=64),
-    Cell("connections-1024", connections=1024),
-    Cell("skus-1000", skus=1000),
-    Cell("units-1000", units=1000),
-    Cell("sold-out-keys", units=1, gate_only=True),
-    Cell("sold-out-no-keys", units=1, keyed=False, gate_only=True),
-)
-
-
-def cells_for(contestant: Contestant, gate: bool) -> list[Cell]:
-    """The cells that mean something for a contestant: an echo has no stock that could grow."""
-    if not contestant.decides:
-        return [cell for cell in CELLS if cell.units == PLENTY and cell.skus == 1]
-    return [cell for cell in CELLS if gate or not cell.gate_only]
 
 
 def measure(contestant: Contestant, desk: Desk, cell: Cell, seconds: float) -> Figures:

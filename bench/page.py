@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,13 @@ def _lines(result: Result, of: Callable[[Result, str, str], dict[str, float] | N
 
 def page(result: Result) -> str:
     """The whole page, from page.md and alone.md."""
-    alone = _template("alone.md").format(**result["gatekeeper"]) if result["gatekeeper"] else ""
     facts = {**result["machine"], **result["versions"], "client": result["client"]}
     return _template("page.md").format(
         **result,
-        alone=alone,
+        alone=_alone(result["gatekeeper"]),
+        failed="".join(f"\n**Failed, and left out:** {failure}\n" for failure in result["failures"]),
+        sold_out_keys=ranged(spread(result, "gatekeeper", "sold-out-keys", "offered_per_s")),
+        sold_out_no_keys=ranged(spread(result, "gatekeeper", "sold-out-no-keys", "offered_per_s")),
         targets_table=_targets(result),
         base_table=_base(result),
         rate_table=_growth(result, "admitted/s", _rate),
@@ -78,6 +81,15 @@ def page(result: Result) -> str:
         units_table=_units(result),
         machine_table=table(("", ""), list(facts.items())),
     )
+
+
+def _alone(found: dict[str, Any]) -> str:
+    """The section about Gatekeeper alone, without the lines of parts that were not measured."""
+    lines = []
+    for line in _template("alone.md").splitlines(keepends=True) if found else ():
+        with suppress(KeyError):
+            lines.append(line.format(**found))
+    return "".join(lines)
 
 
 def _template(name: str) -> str:
