@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # An interrupted .venv/bin/python counts as not made.
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test soak check bench lock clean
+.PHONY: help setup demo up test soak check bench locust locust-headless lock clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -12,6 +12,7 @@ ARGS ?=
 EXAMPLES ?= 2000
 BIN := .venv/bin
 STAMP := .venv/.ready
+LOCUST := .venv/.locust
 
 # An activated environment, a user's PYTHONPATH or pip's user mode must not leak into .venv.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
@@ -21,7 +22,7 @@ export PIP_NO_INPUT := 1
 help: ## List the targets
 	@echo "Gatekeeper: make TARGET [ARGS='…']"
 	@echo
-	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 10
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 20
 
 setup: $(STAMP) ## Create .venv with everything locked (PYTHON=python3.12 picks the interpreter)
 
@@ -46,6 +47,12 @@ check: $(STAMP) ## Lint, format check, types, import floors
 
 bench: $(STAMP) ## Measure the gate beside other designs, into docs/ (ARGS=--quick for a hint in < 60 s)
 	@$(BIN)/python -m bench $(ARGS)
+
+locust: $(LOCUST) ## Attack a sale from a web page on loopback (ARGS='--sale NAME'; docs/locust.md)
+	@$(BIN)/locust -f bench/locustfile.py $(ARGS)
+
+locust-headless: $(LOCUST) ## The same for 30 s with pass or fail (ARGS='--sale NAME --arrival-rate 200 --max-p99-ms 100')
+	@$(BIN)/locust -f bench/locustfile.py --headless --only-summary --run-time 30s $(ARGS)
 
 lock: $(STAMP) ## Resolve requirements/*.lock again (ARGS=--upgrade takes newer versions)
 	@echo "resolving requirements/*.lock"
@@ -99,3 +106,9 @@ $(STAMP): pyproject.toml requirements/dev.lock requirements/build.lock | .venv/b
 	@$(call install,--no-deps --no-build-isolation -e .)
 	@touch $@
 	@echo "ready: .venv"
+
+# Only for who asks: two dozen packages that nothing else needs.
+$(LOCUST): requirements/bench.lock | $(STAMP)
+	@echo "installing requirements/bench.lock into .venv"
+	@$(call install,--no-compile --require-hashes -r requirements/bench.lock)
+	@touch $@

@@ -3,22 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from typing import Any
 
 import aiohttp
 
+from gatekeeper.demo.moods import OVERTIME, Mood, mood_of
 from gatekeeper.demo.payments import PaymentService
 from gatekeeper.demo.shop import Shop
 from gatekeeper.gate import Gate
 
 HOLD_SECONDS = 2
-LATE = 0.05
-"""Share of customers who pay when their hold is over."""
-NEVER = 0.03
-"""Share of customers who do not pay."""
-OVERTIME = 1.5
-"""Seconds that late customers are late by: expiry has been there."""
 WAVES = 12
 """How often the waiting list may be called."""
 
@@ -48,10 +42,10 @@ class Customers:
         task.add_done_callback(self._busy.discard)
 
     async def _customer(self, reservation: dict[str, Any]) -> None:
-        mood = int.from_bytes(sha256(reservation["id"].encode()).digest()[:4], "big") / 2**32
-        if mood < NEVER:
+        mood = mood_of(reservation["id"])
+        if mood is Mood.NEVER_PAYS:
             return
-        if mood < NEVER + LATE:
+        if mood is Mood.PAYS_LATE:
             await asyncio.sleep(HOLD_SECONDS + OVERTIME)
         await self._shop.pay(reservation)
 
