@@ -1,11 +1,13 @@
 """A server process of ours: started, awaited, stopped, and never outliving its parent."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -81,7 +83,13 @@ AnyEngine = TypeVar("AnyEngine", bound=Engine)
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago."""
+    """A TCP port on 127.0.0.1 that was free a moment ago.
+
+    Below those that systems give to outgoing connections, one of which could take it before a server does.
+    """
+    for _ in range(50):
+        with suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(15_000, 32_000))) as server:
+            return int(server.getsockname()[1])
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
