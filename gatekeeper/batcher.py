@@ -67,23 +67,11 @@ class Batcher:
         self.deadlines: dict[str, int] = {}
         """Sale → the first deadline (ms) of holds that it got since the owner last cleared it."""
 
-    async def admit(self, purchase: Purchase) -> Decision:
-        """Return the decision; raises GateError. A caller that goes away leaves its purchase to be decided."""
-        future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-
-        def done(decision: Decision | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(decision, Exception):
-                future.set_exception(decision)
-            else:
-                future.set_result(decision)
-
-        self.submit(purchase, done)
-        return await future
-
     def submit(self, purchase: Purchase, done: Done) -> None:
-        """Let a purchase wait for the next call; raises Overloaded, and then `done` is not called."""
+        """Let a purchase wait for the next call; raises Overloaded, and then `done` is not called.
+
+        A caller that goes away leaves its purchase to be decided.
+        """
         if self._queued >= self._max_queue:
             raise Overloaded(f"{self._queued} purchases are waiting in this front door")
         lane = self._lanes.get(purchase.sale)

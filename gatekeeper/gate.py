@@ -17,7 +17,17 @@ from redis.backoff import NoBackoff
 
 from gatekeeper import keys, metrics
 from gatekeeper.errors import GateError, GateUnavailable, InvalidInput, SaleArchived, SaleFenced, UnknownSale
-from gatekeeper.model import MAX_INT, MAX_TIME_MS, Counters, Decision, Position, Purchase, Reservation, SaleView
+from gatekeeper.model import (
+    MAX_INT,
+    MAX_TIME_MS,
+    Checked,
+    Counters,
+    Decision,
+    Position,
+    Purchase,
+    Reservation,
+    SaleView,
+)
 from gatekeeper.outcomes import OUTCOMES, Outcome
 from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, Swept, Turn, decision
 from lua import SCRIPTS, VERSION
@@ -134,7 +144,7 @@ class Gate:
         counters = {sku.decode(): Counters.unpack(packed.decode()) for sku, packed in _pairs(flat)}
         epoch = self._epochs[sale]
         numbers = opens, closes, per_buyer, hold, count
-        lag = pending, since, deadline, checkpoint.decode(), bool(full)
+        lag = pending, since, deadline, Checked.parse(checkpoint.decode()), bool(full)
         return SaleView(sale, epoch, now, state.decode(), *numbers, next_.decode(), *lag, counters)
 
     async def grant(

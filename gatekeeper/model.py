@@ -199,6 +199,24 @@ class Counters:
         return f"{self.available} {self.held} {self.sold} {self.granted} {self.tracked:d} {self.paused:d}"
 
 
+class Checked(NamedTuple):
+    """A comparison of Redis's counters with the ledger's at one position, as Redis keeps the newest one."""
+
+    result: str
+    """equal, unproven or drift"""
+    position: str
+    at_ms: int
+    skus: int
+
+    @classmethod
+    def parse(cls, line: str) -> "Checked | None":
+        """Read "result position at_ms skus"; None for "", before the first."""
+        if not line:
+            return None
+        result, position, at_ms, skus = line.split(" ")
+        return cls(result, position, int(at_ms), int(skus))
+
+
 @dataclass(frozen=True, slots=True)
 class SaleView:
     """A sale as Redis holds it, with one page of its SKUs. Times are ms since 1970; 0 = none."""
@@ -221,8 +239,8 @@ class SaleView:
     """When the oldest of them was written; 0 = none is pending."""
     deadline_ms: int
     """Of the hold that is due first; 0 = there is no hold."""
-    checkpoint: str
-    """The newest comparison with the ledger, "result position at_ms skus"; "" before the first."""
+    checkpoint: Checked | None
+    """The newest comparison with the ledger; None before the first."""
     backlog_full: bool
     """Admission waits for the ledger."""
     skus: dict[str, Counters]

@@ -8,16 +8,10 @@
 local sale_key, stock_key, reservations_key, buyers_key, due_key, outbox_key = unpack(KEYS)
 local epoch_floor, id, actor, payment = ARGV[1], ARGV[2], line('actor', ARGV[3]), line('payment', ARGV[4])
 
-local refusal, epoch = enter({ 'hash', 'hash', 'hash', 'hash', 'zset', 'stream' }, epoch_floor)
+local refusal, epoch, r, per_buyer = enter_reservation(epoch_floor, id)
 if refusal then
   return refusal
 end
-local _, per_buyer = sale_fields('per_buyer', 'buyer_units')
-local record = redis.call('HGET', reservations_key, id)
-if not record then
-  return { 'unknown_reservation' }
-end
-local r = read_record(id, record)
 local WHY = { sold = 'payment_mismatch', expired = 'hold_expired', released = 'not_held' }
 
 local function answer(code, changed)

@@ -8,16 +8,11 @@
 local sale_key, stock_key, reservations_key, buyers_key, due_key, outbox_key = unpack(KEYS)
 local epoch_floor, id, actor, reason = ARGV[1], ARGV[2], line('actor', ARGV[3]), line('reason', ARGV[4])
 
-local refusal, epoch = enter({ 'hash', 'hash', 'hash', 'hash', 'zset', 'stream' }, epoch_floor)
+local refusal, epoch, r, per_buyer = enter_reservation(epoch_floor, id)
 if refusal then
   return refusal
 end
-local _, per_buyer = sale_fields('per_buyer', 'buyer_units')
-local record = redis.call('HGET', reservations_key, id)
-if not record then
-  return { 'unknown_reservation' }
-end
-local r, change = read_record(id, record), 0
+local change = 0
 if r.state == 'held' or r.state == 'sold' then
   local units = move_units(stock_key, r.items, r.state, 'available')
   if r.state == 'sold' then -- the sale does not count, so its payment is due back

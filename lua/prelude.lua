@@ -179,6 +179,21 @@ end
 
 local stock, counts = {}, {}
 
+-- How confirm, release and discard begin, which have the same keys. Returns the refusal, or nil, the sale's epoch, the
+-- reservation's record and the limit per buyer.
+local function enter_reservation(epoch_floor, id)
+  local refusal, epoch = enter({ 'hash', 'hash', 'hash', 'hash', 'zset', 'stream' }, epoch_floor)
+  if refusal then
+    return refusal
+  end
+  local _, per_buyer = sale_fields('per_buyer', 'buyer_units')
+  local record = redis.call('HGET', KEYS[3], id)
+  if not record then
+    return { 'unknown_reservation' }
+  end
+  return nil, epoch, read_record(id, record), per_buyer
+end
+
 -- A SKU's counters, or false when there is no such SKU.
 local function stock_of(stock_key, sku)
   if stock[sku] == nil then

@@ -8,14 +8,11 @@
 local sale_key, stock_key, reservations_key, buyers_key, due_key, outbox_key = unpack(KEYS)
 local epoch_floor, id, actor, reason, buyer = ARGV[1], ARGV[2], line('actor', ARGV[3]), line('reason', ARGV[4]), ARGV[5]
 
-local refusal, epoch = enter({ 'hash', 'hash', 'hash', 'hash', 'zset', 'stream' }, epoch_floor)
+local refusal, epoch, r, per_buyer = enter_reservation(epoch_floor, id)
 if refusal then
   return refusal
 end
-local _, per_buyer = sale_fields('per_buyer', 'buyer_units')
-local record = redis.call('HGET', reservations_key, id)
-local r = record and read_record(id, record)
-if not r or buyer ~= '' and buyer ~= r.buyer then
+if buyer ~= '' and buyer ~= r.buyer then
   return { 'unknown_reservation' }
 end
 

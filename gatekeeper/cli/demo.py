@@ -61,12 +61,12 @@ async def _run(stack: Stack, buyers: int, units: int) -> Outcome:
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err) as bars:
 
-        def bar(title: str) -> Callable[[int], None]:
-            task = bars.add_task(title, total=requests_of(buyers))
+        def bar(title: str, total: int = requests_of(buyers)) -> Callable[[int], None]:
+            task = bars.add_task(title, total=total)
             return lambda done: bars.update(task, completed=done)
 
         naive = await at_the_naive_shop(stack, buyers, units, bar("check, then decrement"))
-        gate = await at_the_gate(stack, buyers, units, bar("the gate"))
+        gate = await at_the_gate(stack, buyers, units, bar("the gate"), bar("paid, at the gate", units))
     return Outcome(naive, *gate)
 
 

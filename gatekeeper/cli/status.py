@@ -77,10 +77,10 @@ class Status:
     @property
     def checkpoint(self) -> dict[str, Any] | None:
         """The newest comparison with the ledger; None before the first."""
-        if not self.view or not self.view.checkpoint:
+        if not self.view or not (found := self.view.checkpoint):
             return None
-        result, position, at_ms, skus = self.view.checkpoint.split(" ")
-        return {"result": result, "position": position, "at": rfc3339(moment(int(at_ms))), "skus": int(skus)}
+        at = rfc3339(moment(found.at_ms))
+        return {"result": found.result, "position": found.position, "at": at, "skus": found.skus}
 
 
 def moment(ms: int) -> datetime | None:

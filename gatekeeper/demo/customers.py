@@ -1,7 +1,8 @@
 """What customers do once they have a reservation: most pay, some late, some never; the waiting list takes the rest."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +16,8 @@ from gatekeeper.gate import Gate
 HOLD_SECONDS = 2
 WAVES = 12
 """How often the waiting list may be called."""
+PATIENCE = 60.0
+"""Seconds to wait for the last payment and the last hold."""
 
 
 @asynccontextmanager
@@ -49,20 +52,22 @@ class Customers:
             await asyncio.sleep(HOLD_SECONDS + OVERTIME)
         await self._shop.pay(reservation)
 
-    async def sell_what_comes_back(self, gate: Gate, sale: str, unwanted: int) -> None:
+    async def sell_what_comes_back(self, gate: Gate, sale: str, unwanted: int, progress: Callable[[int], None]) -> None:
         """Offer units that come back to the waiting list, until they are sold and nobody is to be waited for.
 
-        `unwanted`: units that nobody asked for in the first place.
+        `unwanted`: units that nobody asked for in the first place. `progress` hears how many are sold. Gives up after
+        PATIENCE: what is still open then shows in the books.
         """
-        for _ in range(WAVES):
+        deadline, waves = time.monotonic() + PATIENCE, 0
+        while time.monotonic() < deadline:
             counters = (await gate.counters(sale))[self._sku]
-            back = max(0, counters.available - unwanted)
+            progress(counters.sold)
+            back = max(0, counters.available - unwanted) if waves < WAVES else 0
             await asyncio.gather(*(self._next_in_line() for _ in range(back)))
             if not back and not counters.held and not self._busy:
                 return
+            waves += 1
             await asyncio.sleep(HOLD_SECONDS / 2)
-        while self._busy or (await gate.counters(sale))[self._sku].held:
-            await asyncio.sleep(0.1)
 
     async def _next_in_line(self) -> None:
         self._waiting += 1

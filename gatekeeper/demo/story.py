@@ -140,9 +140,12 @@ def _wait_for(port: int, child: Child) -> None:
 
 
 async def at_the_gate(
-    stack: Stack, buyers: int, units: int, progress: Progress
+    stack: Stack, buyers: int, units: int, progress: Progress, paying: Progress
 ) -> tuple[AtTheGate, Payments, Counters, int]:
-    """Let the same crowd buy at the gate, and pay; returns what became of it all, and the reservations acknowledged."""
+    """Let the same crowd buy at the gate, and pay; returns what became of it all, and the reservations acknowledged.
+
+    `progress` hears how many requests were answered, `paying` how many units are sold.
+    """
     settings = Settings(redis_url=stack.redis_url, database_url=stack.database_url)
     connections, service = Connections(settings), PaymentService()
     key = stack.description()["shop_key"]
@@ -154,7 +157,7 @@ async def at_the_gate(
                 address = Address(f"{stack.url}/v1/sales/{SALE}/reservations", key)
                 tally = await rush(address, buyers, progress, customers.follow)
                 rows, seconds = await _persisted(ledger, len(tally.reservations))
-                await customers.sell_what_comes_back(connections.gate, SALE, max(0, units - buyers))
+                await customers.sell_what_comes_back(connections.gate, SALE, max(0, units - buyers), paying)
             report = await reconcile(connections.gate, ledger, SALE, keep=settings.keep_events)
             total, payments = _ending(ledger, service)
         counters = (await connections.gate.counters(SALE))[SKU]

@@ -91,21 +91,22 @@ def status_json(view: SaleView) -> dict[str, Any]:
     units = ("available", "held", "sold", "granted")
     tracked = [counters for counters in view.skus.values() if counters.tracked]
     totals = {unit: sum(getattr(counters, unit) for counters in tracked) for unit in units}
+    checked = view.checkpoint
     return {
         **sale_json(view),
         "epoch": view.epoch,
         "pending": view.pending,
         "next_deadline": rfc3339(view.deadline_ms) if view.deadline_ms else None,
-        "checkpoint": _checkpoint_json(view.checkpoint),
+        "checkpoint": {
+            "result": checked.result,
+            "position": checked.position,
+            "at": rfc3339(checked.at_ms),
+            "skus": checked.skus,
+        }
+        if checked
+        else None,
         "page_totals": totals,
     }
-
-
-def _checkpoint_json(line: str) -> dict[str, Any] | None:
-    if not line:
-        return None
-    result, position, at_ms, skus = line.split(" ")
-    return {"result": result, "position": position, "at": rfc3339(int(at_ms)), "skus": int(skus)}
 
 
 def _sku_json(sku: str, c: Counters) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The hot path: parse → `await batcher.admit` → look up the reply → send.
+"""The hot path: check → parse → `batcher.submit` → look up the reply → send.
 
 A raw ASGI callable, because Starlette's Route and Request would cost half of the throughput (docs/benchmarks.md).
 The steps on `Desk` know nothing of ASGI.

@@ -133,8 +133,10 @@ def test_the_newest_comparison_can_be_read_from_redis(world) -> None:
         report = await reconcile(w.gate, w.ledger, SALE, keep=KEEP)
         view = await w.gate.availability(SALE)
         assert not isinstance(view, tuple)
-        result, position, _, skus = view.checkpoint.split()
-        assert (result, position, skus) == ("equal", str(report.position), "1")
+        assert view.checkpoint
+        assert (view.checkpoint.result, view.checkpoint.position, view.checkpoint.skus) == (
+            "equal", str(report.position), 1,
+        )  # fmt: skip
 
     world(story)
 
