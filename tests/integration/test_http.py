@@ -8,6 +8,7 @@ from typing import Any
 import jwt
 import pytest
 
+from gatekeeper.model import Position
 from tests.integration.door import TOKEN_SECRET, Answer, FrontDoor
 from tests.lua.sale import SALE, Sale
 
@@ -276,3 +277,19 @@ def test_a_flood_without_keys_is_answered_by_the_door_for_a_moment_and_a_key_alw
     sale.grant(2, ("A", 1, True))
     time.sleep(0.05)
     assert door.buy(SALE, buyer="eve").status == 201
+
+
+def test_the_status_shows_the_newest_comparison_with_the_ledger_and_the_next_deadline(
+    door: FrontDoor, sale: Sale
+) -> None:
+    sale.create(stock="A:2")
+    path = f"/v1/admin/sales/{SALE}/status"
+    before = door.get(path, who="admin").body
+    assert (before["checkpoint"], before["next_deadline"]) == (None, None)
+    made = door.buy(SALE)
+    sale.run(sale.gate.applied(SALE, Position(1, 3), keep=10, checkpoint="equal 1-3 1795265367065 7"))
+    after = door.get(path, who="admin").body
+    assert after["checkpoint"] == {
+        "result": "equal", "position": "1-3", "at": "2026-11-21T12:49:27.065Z", "skus": 7,
+    }  # fmt: skip
+    assert (after["next_deadline"], after["pending"]) == (made.body["expires_at"], 0)
