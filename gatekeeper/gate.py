@@ -29,7 +29,7 @@ from gatekeeper.model import (
     SaleView,
 )
 from gatekeeper.outcomes import OUTCOMES, Outcome
-from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, Swept, Turn, decision
+from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, Swept, Turn, decisions
 from lua import SCRIPTS, VERSION
 
 _NO_ANSWER = (
@@ -99,8 +99,8 @@ class Gate:
         if len(purchases) > MAX_BATCH:
             raise ValueError(f"a batch of {len(purchases)} purchases: expected at most {MAX_BATCH}")
         args = [arg for purchase in purchases for arg in (purchase.id, purchase.particulars)]
-        now, expires, *decisions = _accepted(await self._call("admit", sale, HOLD_KEYS, args))
-        return [decision(p, now, expires, d) for p, d in zip(purchases, decisions, strict=True)]
+        now, expires, *replies = _accepted(await self._call("admit", sale, HOLD_KEYS, args))
+        return decisions(purchases, now, expires, replies)
 
     async def confirm(self, sale: str, id: str, payment: str, *, actor: str) -> Turn:
         """Turn a hold into a sale; a payment that cannot become one is recorded as due back."""

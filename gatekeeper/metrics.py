@@ -1,11 +1,15 @@
 """Every Prometheus metric. Base units, `_total` for counters; labels only of closed sets, never a sale or a buyer.
 
-Children are looked up once and kept (`labels()` costs more than the increment itself).
+Children are looked up once and kept (`labels()` costs more than the increment itself). What every purchase counts is
+first kept in plain numbers, and handed over many times a second by `flush`: an increment takes a lock, and with several
+processes writes to a file.
 """
 
 import os
 import shutil
 import tempfile
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -26,7 +30,25 @@ _scripts = Histogram(
 )
 _script_errors = Counter("gatekeeper_script_errors_total", "Script calls without a decision.", ["script", "error"])
 
-REQUEST_SECONDS = Histogram("gatekeeper_purchase_duration_seconds", "A purchase, received to decided.", buckets=FAST)
+
+class BulkHistogram(Histogram):
+    """A histogram that takes many values at once."""
+
+    def observe_all(self, values: list[float]) -> None:
+        """As `observe` of each, at a tenth of its price; leaves them sorted."""
+        values.sort()
+        self._sum.inc(sum(values))
+        below = 0
+        for bucket, bound in zip(self._buckets, self._upper_bounds, strict=True):
+            upto = bisect_right(values, bound, below)
+            if upto > below:
+                bucket.inc(upto - below)
+                below = upto
+
+
+_purchase_seconds = BulkHistogram(
+    "gatekeeper_purchase_duration_seconds", "A purchase, received to decided.", buckets=FAST
+)
 BATCH_SIZE = Histogram(
     "gatekeeper_batch_purchases", "Purchases in one admit call.", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )
@@ -66,22 +88,29 @@ TICKS = Gauge(
 )
 
 
-@cache
-def purchases(outcome: str) -> Counter:
-    """Counter of purchases with this outcome."""
-    return _purchases.labels(outcome)
+PURCHASES: defaultdict[str, int] = defaultdict(int)
+"""Outcome → purchases answered with it since the last flush."""
+REQUESTS: defaultdict[tuple[str, int], int] = defaultdict(int)
+"""(Route, which is a template and not a path; status) → HTTP requests answered since the last flush."""
+PURCHASE_SECONDS: list[float] = []
+"""Durations of purchases, received to decided, since the last flush."""
+
+
+def flush() -> None:
+    """Hand over what was counted in plain numbers."""
+    for outcome, count in PURCHASES.items():
+        _purchases.labels(outcome).inc(count)
+    for (route, status), count in REQUESTS.items():
+        _requests.labels(route, str(status)).inc(count)
+    _purchase_seconds.observe_all(PURCHASE_SECONDS)
+    for counted in (PURCHASES, REQUESTS, PURCHASE_SECONDS):
+        counted.clear()
 
 
 @cache
 def endings(verb: str, outcome: str) -> Counter:
     """Counter of confirm, release or settle, by outcome; `replayed` for one that was answered before."""
     return _endings.labels(verb, outcome)
-
-
-@cache
-def requests(route: str, status: int) -> Counter:
-    """Counter of HTTP requests by route (a template, not a path) and status."""
-    return _requests.labels(route, str(status))
 
 
 @cache

@@ -47,7 +47,7 @@ def summed(items: Iterable[tuple[str, int]]) -> Items:
 
 def pack_items(items: Items) -> str:
     """Return "sku quantity sku quantity …", which is also the fingerprint that tells a retry from a reused key."""
-    return " ".join(f"{sku} {quantity}" for sku, quantity in items)
+    return " ".join([f"{sku} {quantity}" for sku, quantity in items])
 
 
 def unpack_items(packed: str) -> Items:
@@ -60,23 +60,26 @@ def unpack_items(packed: str) -> Items:
 
 
 class Purchase(NamedTuple):
-    """A validated wish to buy, with everything that `admit` needs.
-
-    `particulars` is the part of the record that never changes: "buyer\\nkey\\nreference\\nitems\\n".
-    """
+    """A validated wish to buy, with everything that `admit` needs."""
 
     sale: str
     id: str
+    buyer: str
+    key: str
+    reference: str
     items: Items
-    particulars: str
 
     @classmethod
     def of(cls, sale: str, buyer: str, key: str, items: Iterable[tuple[str, int]], reference: str = "") -> "Purchase":
         """Build a purchase from validated parts; no part may contain a control character."""
         given = tuple(items)
         total = given if len(given) == 1 else summed(given)
-        particulars = f"{buyer}\n{key}\n{reference}\n{pack_items(total)}\n"
-        return cls(sale, reservation_id(sale, buyer, key), total, particulars)
+        return cls(sale, reservation_id(sale, buyer, key), buyer, key, reference, total)
+
+    @property
+    def particulars(self) -> str:
+        """The part of the record that never changes: "buyer\\nkey\\nreference\\nitems\\n"."""
+        return f"{self.buyer}\n{self.key}\n{self.reference}\n{pack_items(self.items)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +110,8 @@ class Reservation(NamedTuple):
     @classmethod
     def admitted(cls, purchase: Purchase, now_ms: int, expires_ms: int) -> "Reservation":
         """The reservation that an admitted purchase became: what `from_record` would read, not parsed again."""
-        buyer, key, reference, _ = purchase.particulars.split("\n", 3)
-        ids = purchase.sale, purchase.id
-        return cls(*ids, "held", False, "", now_ms, expires_ms, buyer, key, reference, purchase.items)
+        sale, id, buyer, key, reference, items = purchase
+        return cls(sale, id, "held", False, "", now_ms, expires_ms, buyer, key, reference, items)
 
     @classmethod
     def from_record(cls, sale: str, id: str, record: str) -> "Reservation":

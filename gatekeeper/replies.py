@@ -1,5 +1,6 @@
 """What the scripts answer, as values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,14 +87,30 @@ class Refusal:
     details: list[Any]
 
 
-def decision(purchase: Purchase, now: int, expires: int, reply: list[Any]) -> Decision:
-    """Translate one decision of `admit`: a word, then what belongs to it."""
+_ADMITTED = Outcome.ADMITTED.encode()
+_REPLAYED = Outcome.REPLAYED.encode()
+
+
+def decisions(purchases: Sequence[Purchase], now: int, expires: int, replies: Sequence[list[Any]]) -> list[Decision]:
+    """Translate the decisions of `admit`, one per purchase; who is refused in the same words gets the same one."""
+    made, refusal, refused = [], Decision(Outcome.SALE_CLOSED), None
+    for purchase, reply in zip(purchases, replies, strict=True):
+        if reply[0] == _ADMITTED:
+            made.append(Decision(Outcome.ADMITTED, Reservation.admitted(purchase, now, expires)))
+        elif reply[0] == _REPLAYED:
+            found = Reservation.from_record(purchase.sale, purchase.id, reply[1].decode())
+            made.append(Decision(Outcome.REPLAYED, found))
+        else:
+            if reply != refused:
+                refusal, refused = _refusal(reply), reply
+            made.append(refusal)
+    return made
+
+
+def _refusal(reply: list[Any]) -> Decision:
+    """Translate one refusal: a word, then what belongs to it."""
     outcome, details = OUTCOMES[reply[0]], reply[1:]
     match outcome:
-        case Outcome.ADMITTED:
-            return Decision(outcome, Reservation.admitted(purchase, now, expires))
-        case Outcome.REPLAYED:
-            return Decision(outcome, Reservation.from_record(purchase.sale, purchase.id, details[0].decode()))
         case Outcome.SOLD_OUT:
             rows = (details[i : i + 4] for i in range(0, len(details), 4))
             return Decision(outcome, shortages=tuple(Shortage(sku.decode(), *counts) for sku, *counts in rows))

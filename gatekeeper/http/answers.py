@@ -8,8 +8,9 @@ import orjson
 
 from gatekeeper.model import Counters, Refund, Reservation, SaleView
 
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
 """(lower-case name, value), as ASGI has them."""
+Headers = list[Header]
 
 JSON = b"application/json"
 

@@ -102,7 +102,7 @@ def _routes(door: Door) -> Starlette:
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     """The problem for what no route takes: not_found, or method_not_allowed with the methods that there are."""
-    visit = Visit("", request.scope["headers"])
+    visit = Visit("", dict(request.scope["headers"]))
     allowed = _allowed(request)
     if not allowed:
         return _response(problem("not_found", visit.request_id))
@@ -122,7 +122,7 @@ def _allowed(request: Request) -> set[str]:
 def _response(answer: Answer) -> Response:
     response = Response(answer.body, answer.status)
     response.raw_headers = answer.headers
-    metrics.requests("none", answer.status).inc()
+    metrics.REQUESTS["none", answer.status] += 1
     return response
 
 
@@ -142,7 +142,7 @@ async def _lifespan(door: Door, receive: Receive, send: Send) -> None:
 
 async def _broken(scope: Scope, send: Send) -> None:
     """Log what nobody expected under the id that the client is told, which learns nothing else."""
-    visit = Visit("", scope["headers"])
+    visit = Visit("", dict(scope["headers"]))
     _log.exception("request %s failed: %s %r", visit.request_id, scope["method"], scope["path"])
-    metrics.requests("none", 500).inc()
+    metrics.REQUESTS["none", 500] += 1
     await send_answer(problem("internal_error", visit.request_id), send)

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import redis.asyncio as aioredis
 
+from gatekeeper import metrics
 from gatekeeper.batcher import Batcher
 from gatekeeper.errors import GateError, GateUnavailable, SettingsError
 from gatekeeper.gate import Gate, connect
@@ -15,7 +16,7 @@ from gatekeeper.selfcheck import check_redis
 from gatekeeper.settings import Settings
 
 RING_SECONDS = 0.05
-"""How long an event may wait until the ticker hears of it."""
+"""How long an event may wait until the ticker hears of it, and a count until Prometheus may."""
 RETRY_SECONDS = 1.0
 """Between two self-checks while Redis is away or wrongly configured."""
 CHECK_SECONDS = 5.0
@@ -62,6 +63,7 @@ class Door:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.batcher.drain()
         await self._ring_once()
+        metrics.flush()
         if self._given is None:
             await self.redis.aclose()
 
@@ -104,6 +106,7 @@ class Door:
     async def _ring(self) -> None:
         while True:
             await asyncio.sleep(RING_SECONDS)
+            metrics.flush()
             await self._ring_once()
 
     async def _ring_once(self) -> None:

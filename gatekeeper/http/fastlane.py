@@ -1,11 +1,11 @@
-"""The purchase's short way: from the parser's callback to the batcher and back, without an ASGI task or scope.
+"""The purchase's short way: from the connection to the batcher and back, without an ASGI task or scope.
 
 It takes a whole, plain `POST /v1/sales/{sale}/reservations` that arrived in one piece on a connection that waits for
 nothing else. Whatever is unusual (pipelined, in pieces, chunked, Expect, HTTP/1.0, `Connection: close`, a client that
 reads slowly) goes the ASGI way. Both ways judge by the same `Desk`.
 """
 
-from functools import partial
+from collections.abc import Collection
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gatekeeper import metrics
 from gatekeeper.http.answers import Answer
 from gatekeeper.http.guard import GuardedProtocol
+from gatekeeper.http.heads import MAX_LESSONS, KnownHead
 from gatekeeper.http.purchase import CLOSE, ROUTE, Desk
 from gatekeeper.http.visit import Visit
 from gatekeeper.model import SALE_NAME
@@ -33,8 +34,8 @@ class _Pending:
     __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete")
 
     def __init__(self) -> None:
-        self.disconnected = self.response_complete = False
-        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = self.keep_alive = True
         self.message_event = _Event()
 
 
@@ -44,13 +45,36 @@ class FastLane(GuardedProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._desk: Desk = self.app.desk
+        self._pending = _Pending()  # the purchase that waits for its answer: there is one at most
+        self._between = True  # the parser waits for the first byte of a request
         self._fast = False  # the request that is being read may go the short way
-        self._body = b""
+        self._data = self._body = b""
+        self._known: KnownHead | None = None
+        self._lessons = MAX_LESSONS
+
+    def data_received(self, data: bytes) -> None:
+        if self._known and self._between and self._is_free() and (found := self._known.read(data)):
+            headers, body = found
+            self._take(Visit(self._known.sale, headers), headers, body)
+            return
+        self._data = data if self._between else b""
+        super().data_received(data)
+        if self._fast and not self.transport.is_closing():  # the rest of it is still on its way
+            body = self._body
+            self._leave()
+            if body:
+                super().on_body(body)
+
+    def _is_free(self) -> bool:
+        """Whether nothing else is under way on this connection, and what is written leaves it."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        return self.cycle is None or self.cycle.response_complete
 
     def on_message_begin(self) -> None:
         # What uvicorn prepares for ASGI is prepared in `_leave`, if it is needed.
         self._in_head, self._head_bytes, self._since = True, 0, self.loop.time()
-        self._fast, self._body = False, b""
+        self._between, self._fast, self._body = False, False, b""
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
@@ -70,10 +94,10 @@ class FastLane(GuardedProtocol):
         return (
             self.parser.get_method() == b"POST"
             and SALE_NAME.fullmatch(sale.decode("latin-1")) is not None
-            and (self.cycle is None or self.cycle.response_complete)
+            and self._is_free()
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
-            and not (self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade())
+            and not (self.expect_100_continue or self.parser.should_upgrade())
             and self.limit_concurrency is None
             and not any(name == b"transfer-encoding" for name, _ in self.headers)
         )
@@ -93,27 +117,27 @@ class FastLane(GuardedProtocol):
         else:
             super().on_body(body)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._fast and not self.transport.is_closing():  # the rest of it is still on its way
-            body = self._body
-            self._leave()
-            if body:
-                super().on_body(body)
-
     def on_message_complete(self) -> None:
+        self._between = True
         if not self._fast:
             super().on_message_complete()
             return
         self._fast = False
-        pending = _Pending()
-        self.cycle = pending  # type: ignore[assignment]
-        visit = Visit(self.url[_LEFT:-_RIGHT].decode("ascii"), self.headers)
-        self._desk.take(visit, self.headers, self._body, partial(self._answer, pending))
+        sale, headers = self.url[_LEFT:-_RIGHT].decode("ascii"), self.headers
+        if self._data and self._lessons:
+            self._lessons -= 1
+            self._known = KnownHead.learn(sale, self._data, self._body, headers)
+        self._take(Visit(sale, dict(headers)), headers, self._body)
 
-    def _answer(self, pending: _Pending, answer: Answer) -> None:
+    def _take(self, visit: Visit, headers: Collection[Any], body: bytes) -> None:
+        self._pending.response_complete = False
+        self.cycle = self._pending  # type: ignore[assignment]
+        self._desk.take(visit, headers, body, self._answer)
+
+    def _answer(self, answer: Answer) -> None:
         """Write the answer to a purchase, unless its client is gone, and let the next request come."""
-        metrics.requests(ROUTE, answer.status).inc()
+        metrics.REQUESTS[ROUTE, answer.status] += 1
+        pending = self._pending
         if pending.disconnected or self.transport.is_closing():
             return
         last = not pending.keep_alive

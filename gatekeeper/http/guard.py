@@ -3,7 +3,6 @@
 uvicorn has none of these: a trickled header, or a connection that never says a word, would stay open for ever.
 """
 
-from functools import lru_cache
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -104,16 +103,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self._busy():
-            self.write(problem(code, Visit("", self.headers or ()).request_id, "", (b"connection", b"close")))
+            self.write(problem(code, Visit("", dict(self.headers or ())).request_id, "", (b"connection", b"close")))
         self.transport.close()
 
     def write(self, answer: Answer) -> None:
         """Write a whole response at once."""
-        lines = [b"%s: %s\r\n" % header for header in answer.headers]
-        defaults = _rendered(tuple(self.server_state.default_headers))
-        self.transport.write(b"".join((STATUS_LINE[answer.status], defaults, *lines, b"\r\n", answer.body)))
-
-
-@lru_cache(4)  # uvicorn makes them anew once a second, for the date
-def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    return b"".join(b"%s: %s\r\n" % header for header in headers)
+        status, headers, body = answer
+        lines = [b": ".join(header) for header in (*self.server_state.default_headers, *headers)]
+        self.transport.write(b"".join((STATUS_LINE[status], b"\r\n".join(lines), b"\r\n\r\n", body)))

@@ -49,12 +49,12 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        visit = Visit(request.path_params["sale"], scope["headers"])
+        visit = Visit(request.path_params["sale"], dict(scope["headers"]))
         try:
             answer = await self._answer(Call(self._door, request, visit))
         except Disconnected:
             return
-        metrics.requests(self._route, answer.status).inc()
+        metrics.REQUESTS[self._route, answer.status] += 1
         await send_answer(answer, send)
 
     async def _answer(self, call: Call) -> Answer:

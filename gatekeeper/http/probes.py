@@ -13,7 +13,7 @@ from gatekeeper.http.openapi import SPEC
 from gatekeeper.http.problems import problem
 from gatekeeper.http.purchase import send_answer
 from gatekeeper.http.visit import Visit
-from gatekeeper.metrics import registry
+from gatekeeper.metrics import flush, registry
 
 _NO_STORE = (b"cache-control", b"no-store")
 _SPEC = orjson.dumps(SPEC, option=orjson.OPT_INDENT_2)
@@ -31,7 +31,7 @@ class ProbeEndpoint:
         self._door, self._probe = door, probe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_answer(await self._probe(self._door, Visit("", scope["headers"])), send)
+        await send_answer(await self._probe(self._door, Visit("", dict(scope["headers"]))), send)
 
 
 async def livez(_: Door, visit: Visit) -> Answer:
@@ -48,6 +48,7 @@ async def readyz(door: Door, visit: Visit) -> Answer:
 
 async def metrics(_: Door, visit: Visit) -> Answer:
     """Prometheus' text format; of all worker processes where there are several."""
+    flush()
     body = generate_latest(registry())
     return Answer(200, [*basics(CONTENT_TYPE_LATEST.encode(), body, visit.request_id), _NO_STORE], body)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from gatekeeper.errors import GateError, Overloaded, SaleArchived, SaleFenced, UnknownSale
-from gatekeeper.http.answers import Answer, basics
+from gatekeeper.http.answers import Answer, Headers, basics
 
 PROBLEM_JSON = b"application/problem+json"
 
@@ -64,29 +64,45 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def _opening(code: str, kind: Kind, detail: str) -> bytes:
-    members = {"type": problem_type(code), "title": kind.title, "status": kind.status, "detail": detail, "code": code}
-    return orjson.dumps(members)[:-1] + b","
-
-
 def problem_type(code: str) -> str:
     """The URI that names a kind of problem, the same on every installation."""
     return f"urn:gatekeeper:problem:{code}"
 
 
-# Most answers of a sale are refusals: the part that never changes is rendered once.
-_OPENINGS = {code: _opening(code, kind, kind.detail) for code, kind in KINDS.items()}
-_RETRIES = {code: [(b"retry-after", b"%d" % kind.retry_after)] for code, kind in KINDS.items() if kind.retry_after}
+class Form(NamedTuple):
+    """A problem of which only the request is still to be filled in: most answers of a sale are the same refusal."""
+
+    status: int
+    opening: bytes
+    """The body up to the request's id, which is its last member."""
+    headers: Headers
+
+    def filled_in(self, request_id: str, *more: tuple[bytes, bytes]) -> Answer:
+        """Render it for one request; `more` are headers."""
+        body = b'%b"%b"}' % (self.opening, request_id.encode())  # an id has no characters that JSON would escape
+        return Answer(self.status, [*basics(PROBLEM_JSON, body, request_id), *self.headers, *more], body)
+
+
+def form(code: str, detail: str = "", *more: tuple[bytes, bytes], members: Mapping[str, Any] | None = None) -> Form:
+    """Render the problem `code` for anybody; `detail` replaces the kind's own, `members` extend it."""
+    kind = KINDS[code]
+    content = {
+        "type": problem_type(code), "title": kind.title, "status": kind.status, "detail": detail or kind.detail,
+        "code": code, **(members or {}),
+    }  # fmt: skip
+    retry = [(b"retry-after", b"%d" % kind.retry_after)] if kind.retry_after else []
+    return Form(kind.status, orjson.dumps(content)[:-1] + b',"request_id":', [*retry, *more])
+
+
+_FORMS = {code: form(code) for code in KINDS}
 
 
 def problem(
     code: str, request_id: str, detail: str = "", *more: tuple[bytes, bytes], members: Mapping[str, Any] | None = None
 ) -> Answer:
     """Render the problem `code`; `detail` replaces the kind's own, `members` extend it, `more` are headers."""
-    kind = KINDS[code]
-    opening = _opening(code, kind, detail) if detail else _OPENINGS[code]
-    body = opening + orjson.dumps({"request_id": request_id, **members} if members else {"request_id": request_id})[1:]
-    return Answer(kind.status, [*basics(PROBLEM_JSON, body, request_id), *_RETRIES.get(code, ()), *more], body)
+    form_ = form(code, detail, members=members) if detail or members else _FORMS[code]
+    return form_.filled_in(request_id, *more)
 
 
 class Refused(Exception):

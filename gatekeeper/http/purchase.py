@@ -7,14 +7,15 @@ The steps on `Desk` know nothing of ASGI.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from functools import partial
 from typing import Any, Protocol
 
 from gatekeeper import metrics
 from gatekeeper.errors import GateError, GateUnavailable
-from gatekeeper.http.answers import Answer, Headers, json_answer, reservation_json, rfc3339
+from gatekeeper.http.answers import Answer, Header, Headers, json_answer, reservation_json, rfc3339
 from gatekeeper.http.auth import Keyring
-from gatekeeper.http.problems import Refused, gate_code, problem
+from gatekeeper.http.problems import Form, Refused, form, gate_code, problem
 from gatekeeper.http.soldout import SoldOut
 from gatekeeper.http.validation import MAX_BODY, parse_cart
 from gatekeeper.http.visit import Visit, refuse_repeated
@@ -60,6 +61,7 @@ class Desk:
         self._keyring = keyring
         self._batcher = batcher
         self._sold_out = SoldOut()
+        self._refusal: tuple[Decision, Form] | None = None  # the newest, which most of its batch share
 
     async def purchase(self, visit: Visit, headers: Headers, receive: Receive) -> Answer:
         """Answer one purchase of which the body is still to come."""
@@ -72,7 +74,7 @@ class Desk:
         self.decide(visit, body, lambda found: None if answer.done() else answer.set_result(found))
         return await answer
 
-    def take(self, visit: Visit, headers: Headers, body: bytes, done: Done) -> None:
+    def take(self, visit: Visit, headers: Collection[Header], body: bytes, done: Done) -> None:
         """Answer one purchase that is there as a whole; `done` is called once, now or later."""
         try:
             self.check(visit, headers)
@@ -86,35 +88,36 @@ class Desk:
     def decide(self, visit: Visit, body: bytes, done: Done) -> None:
         """Ask the gate, and hand the answer to `done`, once; whatever is wrong becomes a problem."""
         started = time.perf_counter()
-
-        def decided(decision: Decision | Exception) -> None:
-            if isinstance(decision, Decision):
-                self._sold_out.remember(purchase, decision)
-            done(self._decided(visit, decision, started))
-
         try:
             purchase = self.parse(visit, body)
             if not visit.key_given and (known := self._sold_out.recall(purchase)):
-                done(self._decided(visit, known, started))
+                done(self._decided(visit, started, known))
             else:
-                self._batcher.submit(purchase, decided)
+                self._batcher.submit(purchase, partial(self._hear, visit, purchase, started, done))
         except Refused as refused:
             done(refused.answer(visit.request_id, *visit.echo()))
         except Exception as error:
-            decided(error)
+            done(self._decided(visit, started, error))
 
-    def _decided(self, visit: Visit, decision: Decision | Exception, started: float) -> Answer:
+    def _hear(
+        self, visit: Visit, purchase: Purchase, started: float, done: Done, decision: Decision | Exception
+    ) -> None:
+        if isinstance(decision, Decision):
+            self._sold_out.remember(purchase, decision)
+        done(self._decided(visit, started, decision))
+
+    def _decided(self, visit: Visit, started: float, decision: Decision | Exception) -> Answer:
         try:
             if isinstance(decision, GateError):
                 return self.undecided(visit, gate_code(decision))
             if isinstance(decision, Exception):
                 raise decision
-            metrics.REQUEST_SECONDS.observe(time.perf_counter() - started)
+            metrics.PURCHASE_SECONDS.append(time.perf_counter() - started)
             return self.answer(visit, decision)
         except Exception:
             return _broken(visit)
 
-    def check(self, visit: Visit, headers: Headers) -> None:
+    def check(self, visit: Visit, headers: Collection[Header]) -> None:
         """Judge by the headers alone; raises Refused."""
         refuse_repeated(headers, visit.headers)
         visit.enter(self._keyring.identify(visit.headers.get(b"authorization"), visit.sale), _ROLES)
@@ -133,18 +136,17 @@ class Desk:
 
     def answer(self, visit: Visit, decision: Decision) -> Answer:
         """Render what the gate decided."""
-        outcome = decision.outcome
-        metrics.purchases(outcome).inc()
+        metrics.PURCHASES[decision.outcome] += 1
         if decision.reservation:
             return self._reserved(visit, decision)
-        if outcome in _EXTRAS:
-            members, *more = _EXTRAS[outcome](decision)
-            return problem(outcome, visit.request_id, "", *visit.echo(), *more, members=members)
-        return problem(outcome, visit.request_id, "", *visit.echo())
+        if not self._refusal or self._refusal[0] is not decision:
+            members, *more = _EXTRAS.get(decision.outcome, _nothing)(decision)
+            self._refusal = decision, form(decision.outcome, "", *more, members=members)
+        return self._refusal[1].filled_in(visit.request_id, *visit.echo())
 
     def undecided(self, visit: Visit, code: str) -> Answer:
         """Render that the gate gave no decision; the key in it is how the client finds out."""
-        metrics.purchases(code).inc()
+        metrics.PURCHASES[code] += 1
         return problem(code, visit.request_id, "", *visit.echo(), members={"idempotency_key": visit.key})
 
     def _reserved(self, visit: Visit, decision: Decision) -> Answer:
@@ -208,6 +210,10 @@ def _bounded(body: bytes) -> bytes:
 Extras = tuple[Any, ...]
 
 
+def _nothing(_: Decision) -> Extras:
+    return ({},)
+
+
 def _sold_out(decision: Decision) -> Extras:
     members = ("sku", "requested", "available", "held")
     return ({"items": [{name: getattr(short, name) for name in members} for short in decision.shortages]},)
@@ -243,12 +249,12 @@ def purchase_app(desk: Desk) -> Callable[[str, Scope, Receive, Send], Awaitable[
     """Return the ASGI side: (sale, scope, receive, send)."""
 
     async def app(sale: str, scope: Scope, receive: Receive, send: Send) -> None:
-        visit = Visit(sale, scope["headers"])
+        visit = Visit(sale, dict(scope["headers"]))
         try:
             answer = await desk.purchase(visit, scope["headers"], receive)
         except Disconnected:
             return
-        metrics.requests(ROUTE, answer.status).inc()
+        metrics.REQUESTS[ROUTE, answer.status] += 1
         await send_answer(answer, send)
 
     return app

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -48,7 +49,9 @@ class Ways:
 
     def same(self, *chunks: bytes, pause: float = 0.0) -> bytes:
         """Send the chunks both ways; returns the answer, which must be the same, as must be what it left."""
-        answers = [normal(exchange(door.port, chunks, pause)) for door in self.doors]
+        with ThreadPoolExecutor(len(self.doors)) as both:
+            sent = [both.submit(exchange, door.port, chunks, pause) for door in self.doors]
+            answers = [normal(answer.result()) for answer in sent]
         assert answers[0] == answers[1]
         states = [self.state(url) for url in self.urls]
         assert states[0] == states[1]
@@ -174,6 +177,26 @@ def test_every_header_is_answered_alike(ways: Ways, headers: dict[str, Any]) -> 
 @pytest.mark.parametrize("line", LINES, ids=repr)
 def test_every_request_line_is_answered_alike(ways: Ways, line: dict[str, Any]) -> None:
     ways.same(request(**line))
+
+
+# The same once more on a connection whose head is known by then, and which goes on afterwards.
+AFTER: list[bytes] = [
+    *(request(body) for body in BODIES), *(request(**headers) for headers in HEADERS),
+    *(request(**line) for line in LINES), request(authorization="Bearer " + token()),
+    request(content_length="+56"), request().replace(b"\r\n", b"\n"),
+    request().replace(b"idempotency-key: k1", b"idempotency-key:k1"), request() + b"\r\n", b"\r\n" + request(),
+    request().replace(b"idempotency-key: k1", b"idempotency-key: k1 "), request()[:-1], request()[:80], request()[80:],
+    request() + request(idempotency_key="k2"), request() + request(idempotency_key="k2")[:70],
+    request(x_request_id="\u00e4"), request(host="y"), request(content_length="056"), request(content_length="57"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(0, len(AFTER), 8))
+def test_a_connection_that_knows_the_head_answers_alike(ways: Ways, number: int) -> None:
+    for sent in AFTER[number : number + 8]:
+        first, last = request(idempotency_key="k0"), request(idempotency_key="k9")
+        answer = ways.same(first, sent, last, pause=0.03)
+        assert answer.startswith((b"HTTP/1.1 201", b"HTTP/1.1 200"))
 
 
 @pytest.mark.parametrize("who", [token(), token(sub="eve"), token(aud="other"), token(exp=1)], ids=range(4))

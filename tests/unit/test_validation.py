@@ -1,6 +1,7 @@
 """What a purchase's body may say: everything else is 400 with where and what was expected, and never a 500."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.http.problems import Refused
-from gatekeeper.http.validation import _quick, _thorough, parse_cart
+from gatekeeper.http.validation import _CONTROL, _quick, _thorough, parse_cart
 from gatekeeper.model import MAX_INT
 
 GOOD: dict[str, Any] = {"buyer": "bob", "items": [{"sku": "A", "quantity": 2}]}
@@ -157,3 +158,8 @@ def test_the_quick_reader_takes_nothing_that_the_thorough_one_does_not_read_the_
 def test_a_duplicate_hidden_behind_an_escape_is_found() -> None:
     escaped = b'{"buyer":"a","buyer":"\\u003a","items":[{"sku":"A","quantity":1}]}'
     assert flaws(escaped) == {"/buyer": "expected once, found again"}
+
+
+def test_no_printable_character_is_one_that_texts_may_not_have() -> None:
+    characters = map(chr, range(sys.maxunicode + 1))
+    assert not [c for c in characters if c.isprintable() and _CONTROL.search(c)]
