@@ -135,6 +135,74 @@ def test_a_batch_is_decided_in_order_each_on_its_own(sale: Sale) -> None:
     assert len(sale.events()) == 3 + 2
 
 
+def test_a_batch_leaves_of_what_it_admits_records_deadlines_and_events_in_order_and_of_the_rest_nothing(
+    sale: Sale,
+) -> None:
+    sale.create(stock="A:4 B:9 U:-", per_buyer=5).buy("A:1", buyer="bob", key="0")
+    before = sale.snapshot()
+    batch = [
+        purchase("A:2 B:1", buyer="eve", key="1", reference="x"), purchase("A:2", buyer="bob", key="1"),
+        purchase("U:2", buyer="bob", key="2"), purchase("Z:1", buyer="eve", key="2"),
+        purchase("A:1", buyer="eve", key="3"), purchase("U:2", buyer="bob", key="2"),
+        purchase("B:9", buyer="mia", key="1"), purchase("U:2", buyer="bob", key="3"),
+        purchase("B:1", buyer="zoe", key="1"),
+    ]  # fmt: skip
+    decisions = sale.admit(*batch)
+    assert [d.outcome for d in decisions] == [
+        O.ADMITTED, O.SOLD_OUT, O.ADMITTED, O.UNKNOWN_SKU, O.ADMITTED, O.REPLAYED, O.SOLD_OUT, O.ADMITTED, O.ADMITTED,
+    ]  # fmt: skip
+    assert decisions[5].reservation == decisions[2].reservation
+    after = sale.snapshot()
+    admitted = [p for p, d in zip(batch, decisions, strict=True) if d.outcome is O.ADMITTED]
+    (now, expires) = {(d.reservation.created_ms, d.reservation.expires_ms) for d in decisions if d.reservation}.pop()
+    records = {p.id: f"held\n0\n\n{now}\n{expires}\n{p.particulars}" for p in admitted}
+    events = [f"admit\n{now}\n{p.id}\n{expires}\n{p.particulars}" for p in admitted]
+    outbox = [(f"1-{n}", {"event": event}) for n, event in enumerate(events, 4)]
+    due = before[keys.due(SALE)] + [(id, float(expires)) for id in sorted(records)]
+    assert after == before | {
+        keys.sale(SALE): before[keys.sale(SALE)] | {"buyer_units": "10"},
+        keys.stock(SALE): {"A": "0 4 0 4 1 0", "B": "7 2 0 9 1 0", "U": "0 4 0 0 0 0"},
+        keys.reservations(SALE): before[keys.reservations(SALE)] | records,
+        keys.buyers(SALE): {"bob": "5", "eve": "4", "zoe": "1"},
+        keys.due(SALE): sorted(due, key=lambda member: member[1]),
+        keys.outbox(SALE): before[keys.outbox(SALE)] + outbox,
+    }
+
+
+def test_equal_carts_of_a_batch_are_each_told_what_is_there_at_their_turn(sale: Sale) -> None:
+    sale.create(stock="A:3 B:1")
+    items = ["A:2", "A:2", "A:2", "A:1 B:1", "A:2", "A:1 B:1", "A:1 B:1"]
+    decisions = sale.admit(*(purchase(cart, key=str(i)) for i, cart in enumerate(items)))
+    assert [d.outcome for d in decisions] == [O.ADMITTED, O.SOLD_OUT, O.SOLD_OUT, O.ADMITTED] + [O.SOLD_OUT] * 3
+    assert [d.shortages for d in decisions if d.outcome is O.SOLD_OUT] == [
+        (Shortage("A", 2, 1, 2),), (Shortage("A", 2, 1, 2),), (Shortage("A", 2, 0, 3),),
+        (Shortage("A", 1, 0, 3), Shortage("B", 1, 0, 1)), (Shortage("A", 1, 0, 3), Shortage("B", 1, 0, 1)),
+    ]  # fmt: skip
+
+
+def test_equal_carts_of_a_batch_count_for_each_buyer_alone(sale: Sale) -> None:
+    sale.create(stock="A:9", per_buyer=2).buy(buyer="bob", key="0")
+    buyers = ["bob", "eve", "bob", "eve", "eve", "mia"]
+    decisions = sale.admit(*(purchase(buyer=buyer, key=str(i)) for i, buyer in enumerate(buyers, 1)))
+    assert [d.outcome for d in decisions] == [
+        O.ADMITTED, O.ADMITTED, O.BUYER_LIMIT, O.ADMITTED, O.BUYER_LIMIT, O.ADMITTED,
+    ]  # fmt: skip
+    assert sale.plain.hgetall(keys.buyers(SALE)) == {"bob": "2", "eve": "2", "mia": "1"}
+    assert sale.plain.hget(keys.sale(SALE), "buyer_units") == "5"
+
+
+def test_a_retry_is_told_of_the_refund_that_its_record_carries(sale: Sale) -> None:
+    sale.create().buy("A:1")
+    sale.confirm("p1")
+    sale.confirm("p2")
+    before = sale.snapshot()
+    again = sale.buy("A:1")
+    assert again.outcome is O.REPLAYED and again.reservation
+    assert [(r.payment, r.state) for r in again.reservation.refunds] == [("p2", "refund_due")]
+    assert sale.buy("A:2").outcome is O.IDEMPOTENCY_MISMATCH
+    assert sale.snapshot() == before
+
+
 def test_the_largest_counters_are_exact(sale: Sale) -> None:
     sale.create(stock=f"A:{MAX_INT}")
     assert sale.buy(f"A:{MAX_INT}").outcome is O.ADMITTED

@@ -176,6 +176,28 @@ def test_cut_particulars_hold_nothing(sale: Sale, cut: int) -> None:
     refuses(sale, lambda s: s.admit(bad))
 
 
+MISSHAPEN = [
+    "bo\0b\nk1\n\nA 1\n", "bob\nk\t1\n\nA 1\n", "bob\nk1\nref\x7f\nA 1\n", "bob\nk1\n\nA\r 1\n", "\nk1\n\nA 1\n",
+    "bob\n\n\nA 1\n", "bob\nk1\n\n\n", "bob\nk1\n\nA 1\n\n", "bob\nk1\n\n\nA 1\n", "bob\nk1\n\nA 1\nheld\n", "\n\n\n\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("particulars", MISSHAPEN, ids=repr)
+@pytest.mark.parametrize("per_buyer", [0, 2])
+def test_particulars_that_are_not_four_plain_lines_hold_nothing(sale: Sale, particulars: str, per_buyer: int) -> None:
+    sale.create(per_buyer=per_buyer)
+    refuses(sale, lambda s: s.admit(purchase(key="good"), Purchase(SALE, "a" * 32, (), particulars)))
+
+
+def test_a_retry_whose_record_has_damaged_refunds_is_not_answered(sale: Sale) -> None:
+    sale.create().buy()
+    record = sale.plain.hget(keys.reservations(SALE), purchase().id)
+    for damaged in ("p2\n", "p2\nrefund_due\n", "p2\nrefund due\n\n", "p2\nrefund_due\n\n\n"):
+        sale.plain.hset(keys.reservations(SALE), purchase().id, record + damaged)
+        refuses(sale, lambda s: s.buy())
+        sale.plain.hset(keys.sale(SALE), "fence", "")
+
+
 def test_a_batch_without_the_last_particulars_holds_nothing(sale: Sale) -> None:
     before = sale.create().snapshot()
     with pytest.raises(redis.ResponseError):

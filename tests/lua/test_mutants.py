@@ -8,6 +8,7 @@ import pytest
 import lua
 from gatekeeper import keys
 from gatekeeper.errors import GateError
+from gatekeeper.model import Shortage
 from gatekeeper.outcomes import Outcome as O
 from lua import Script
 from tests.lua.sale import SALE, Sale, purchase
@@ -15,18 +16,27 @@ from tests.lua.sale import SALE, Sale, purchase
 MUTANTS = {
     "sells one more than there is": ("admit", "s.available < units", "s.available + 1 < units"),
     "strands the last unit": ("admit", "s.available < units", "s.available <= units"),
-    "forgets that it sold": ("admit", "s.available = s.available - wanted[sku]", "s.available = s.available - 0"),
-    "forgets who holds": ("admit", "s.held = s.held + wanted[sku]", "s.held = s.held + 0"),
-    "takes a retry for a purchase": ("admit", "local record = records[purchase.id]", "local record = nil"),
-    "does not see a retry within the batch": ("admit", "  records[purchase.id] = 'held", "  local lost = 'held"),
-    "answers a reused key": ("admit", ".items == purchase.items and", ".items and"),
+    "forgets that it sold": ("admit", "s.available = s.available - line.units", "s.available = s.available - 0"),
+    "forgets who holds": ("admit", "s.held = s.held + line.units", "s.held = s.held + 0"),
+    "takes a retry for a purchase": ("admit", "records[id] or known_records[i]", "records[id]"),
+    "does not see a retry within the batch": ("admit", "records[id] or known_records[i]", "known_records[i]"),
+    "answers a reused key": ("admit", "recorded_items(id, record) == items[i] and", "recorded_items(id, record) and"),
     "takes part of a cart": (
         "admit", "return unknown or paused or short", "return unknown or paused or short and #short > 5 and short",
     ),
-    "counts a buyer one unit too far": ("admit", "count + units > per_buyer", "count + units > per_buyer + 1"),
-    "forgets the buyer's units": (
-        "admit", "counts[purchase.buyer], counted = count + units", "counts[purchase.buyer], counted = count",
+    "refuses with the figures of before": ("admit", "cart.asked_after ~= count", "not cart.refusal"),
+    "takes what was free before": ("admit", "cart.asked_after ~= count", "cart.asked_after == nil"),
+    "counts a buyer one unit too far": (
+        "admit", "has + cart.units > per_buyer", "has + cart.units > per_buyer + 1",
     ),
+    "forgets the buyer's units": (
+        "admit", "counts[buyer], counted = has + cart.units", "counts[buyer], counted = has",
+    ),
+    "forgets what the buyer had": ("admit", "known_counts[i] or 0", "0"),
+    "keeps no record but the last": (
+        "admit", "new_records[2 * count - 1], new_records[2 * count]", "new_records[1], new_records[2]",
+    ),
+    "sweeps one hold only": ("admit", "new_due[2 * count - 1], new_due[2 * count]", "new_due[1], new_due[2]"),
     "sells when closed": ("admit", "elseif state ~= 'open' then", "elseif false then"),
     "sells a paused SKU": ("admit", "elseif s.paused then", "elseif false then"),
     "writes no event": ("admit", "last_id = redis.call('XADD', outbox_key,", "last_id = redis.call('XADD', 'lost',"),
@@ -67,15 +77,19 @@ def scenario(sale: Sale) -> None:
         purchase("A:1", key="1"), purchase("A:1", key="1"), purchase("A:2", key="1"),
         purchase("B:1 A:3", buyer="eve", key="1"), purchase("A:2", key="2"), purchase("A:1", key="3"),
         purchase("B:1", buyer="eve", key="2"), purchase("A:1", buyer="eve", key="3"),
+        purchase("B:1 A:3", buyer="eve", key="4"),
     ]  # fmt: skip
-    outcomes = [decision.outcome for decision in sale.admit(*batch)]
-    assert outcomes == [
+    decisions = sale.admit(*batch)
+    assert [decision.outcome for decision in decisions] == [
         O.ADMITTED, O.REPLAYED, O.IDEMPOTENCY_MISMATCH, O.SOLD_OUT, O.ADMITTED, O.SOLD_OUT, O.ADMITTED, O.SOLD_OUT,
+        O.SOLD_OUT,
     ]  # fmt: skip
+    assert [decisions[i].shortages for i in (3, 8)] == [(Shortage("A", 3, 2, 1),), (Shortage("A", 3, 0, 3),)]
     assert sale.buy("B:1", key="4").outcome is O.BUYER_LIMIT
     assert sale.buy("A:1", key="1").outcome is O.REPLAYED
     assert sale.stock() == {"A": "0 3 0 3 1 0", "B": "1 1 0 2 1 0"}
     assert len(sale.events()) == 3 + 3
+    assert sale.plain.zcard(keys.due(SALE)) == 3
     again = sale.run(sale.gate.grant(SALE, 1, [("A", 3, True)], actor="test"))
     lower = sale.run(sale.gate.grant(SALE, 2, [("A", -1, True)], actor="test"))
     assert (again.outcome, lower.outcome) == (O.ALREADY_GRANTED, O.NOT_AVAILABLE)
