@@ -91,11 +91,15 @@ _ADMITTED = Outcome.ADMITTED.encode()
 _REPLAYED = Outcome.REPLAYED.encode()
 
 
-def decisions(purchases: Sequence[Purchase], now: int, expires: int, replies: Sequence[list[Any]]) -> list[Decision]:
-    """Translate the decisions of `admit`, one per purchase; who is refused in the same words gets the same one."""
-    made, refusal, refused = [], Decision(Outcome.SALE_CLOSED), None
+def decisions(purchases: Sequence[Purchase], now: int, expires: int, replies: Sequence[Any]) -> list[Decision]:
+    """Translate the decisions of `admit`, one per purchase; who is refused in the same words gets the same one.
+
+    A reply is a word, or a list of a word and what belongs to it.
+    """
+    made: list[Decision] = []
+    refused: Any = None
     for purchase, reply in zip(purchases, replies, strict=True):
-        if reply[0] == _ADMITTED:
+        if reply == _ADMITTED:
             made.append(Decision(Outcome.ADMITTED, Reservation.admitted(purchase, now, expires)))
         elif reply[0] == _REPLAYED:
             found = Reservation.from_record(purchase.sale, purchase.id, reply[1].decode())
@@ -107,8 +111,9 @@ def decisions(purchases: Sequence[Purchase], now: int, expires: int, replies: Se
     return made
 
 
-def _refusal(reply: list[Any]) -> Decision:
-    """Translate one refusal: a word, then what belongs to it."""
+def _refusal(reply: bytes | list[Any]) -> Decision:
+    if isinstance(reply, bytes):
+        return Decision(OUTCOMES[reply])
     outcome, details = OUTCOMES[reply[0]], reply[1:]
     match outcome:
         case Outcome.SOLD_OUT:

@@ -1,7 +1,7 @@
 -- purpose: decide a batch of purchases of one sale, in order, each on its own
 -- KEYS: sale stock reservations buyers due outbox
 -- ARGV: epoch_floor (id particulars)*        particulars = "buyer\nkey\nreference\nitems\n"
--- reply: ok epoch now_ms expires_ms (decision)*, one per purchase, or a refusal of the whole batch
+-- reply: ok epoch now_ms expires_ms (decision)*, one per purchase: a word, or a list of a word and what belongs to it; or a refusal of the whole batch
 -- codes: ok admitted replayed idempotency_mismatch sold_out buyer_limit sale_not_open sale_paused sku_paused sale_closed backlog_full unknown_sku unknown_sale sale_archived sale_fenced
 -- event: admit, one per admitted purchase
 local sale_key, stock_key, reservations_key, buyers_key, due_key, outbox_key = unpack(KEYS)
@@ -49,15 +49,15 @@ local function closed_door()
   if state == 'draft' then
     return { 'sale_not_open', 0 }
   elseif state == 'paused' then
-    return { 'sale_paused' }
+    return 'sale_paused'
   elseif state ~= 'open' then
-    return { 'sale_closed' }
+    return 'sale_closed'
   elseif now < opens_at then
     return { 'sale_not_open', opens_at }
   elseif closes_at > 0 and now >= closes_at then
-    return { 'sale_closed' }
+    return 'sale_closed'
   elseif full == '1' then
-    return { 'backlog_full' }
+    return 'backlog_full'
   end
 end
 local closed = closed_door()
@@ -110,7 +110,6 @@ end
 local admitted, records, new_records, new_due = {}, {}, {}, {}
 local counted = 0 -- units that buyers' counts grow by
 local count = 0 -- of admitted
-local ADMITTED, MISMATCH = { 'admitted' }, { 'idempotency_mismatch' }
 local before_particulars = 'held\n0\n\n' .. now_text .. '\n' .. expires_text .. '\n'
 
 -- What refuses a cart stays the same, down to its figures, until a purchase is admitted (sold out: 0.6 µs less).
@@ -125,7 +124,7 @@ local function decide(i)
   local id = ids[i]
   local record = records[id] or known_records[i]
   if record then
-    return recorded_items(id, record) == items[i] and { 'replayed', record } or MISMATCH
+    return recorded_items(id, record) == items[i] and { 'replayed', record } or 'idempotency_mismatch'
   end
   if closed then
     return closed
@@ -149,7 +148,7 @@ local function decide(i)
   admitted[count] = i
   new_records[2 * count - 1], new_records[2 * count] = id, records[id]
   new_due[2 * count - 1], new_due[2 * count] = expires_text, id
-  return ADMITTED
+  return 'admitted'
 end
 
 local reply = { 'ok', tonumber(epoch), now, expires }

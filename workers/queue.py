@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import os
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 from redis import Redis
@@ -23,6 +26,8 @@ JOB_TIMEOUT = 60
 """Seconds; a job's budgets end long before."""
 JOB_SECONDS = 20.0
 """After which a job leaves the rest of its sales to the next one."""
+NICE = 10
+"""Scheduling priority of the processes that drain, from 0 (as everybody) to 19 (only when nobody else wants to run)."""
 FAILURE_TTL = 60
 """Seconds that a failed job stays to be looked at; what it should have done is in the outbox still."""
 
@@ -92,8 +97,16 @@ class DrainWorker(SimpleWorker):
     max_connection_wait_time = 1.0  # seconds; RQ would wait up to a minute after Redis is back
 
 
+def give_way() -> None:
+    """Let the gate go first where both share a machine: the ledger can catch up after the crowd, buyers cannot wait."""
+    os.nice(NICE)
+    with suppress(OSError):  # Linux may weigh whole sessions against each other, of which this process has its own
+        Path("/proc/self/autogroup").write_text(str(NICE))
+
+
 def main() -> None:
     """Work until SIGTERM."""
+    give_way()
     jobs = queue(Settings.load())
     DrainWorker([jobs], connection=jobs.connection, serializer=SERIALIZER).work(logging_level="WARNING")
 

@@ -146,6 +146,7 @@ def test_a_damaged_buyers_count_is_not_a_limit(sale: Sale) -> None:
 
 # ── what a front door sends ──────────────────────────────────────────────────────────────────────────────────────────
 
+
 class Malformed(Purchase):
     """A purchase whose particulars are these, whatever it consists of."""
 
@@ -186,7 +187,7 @@ MISSHAPEN = [
 @pytest.mark.parametrize("per_buyer", [0, 2])
 def test_particulars_that_are_not_four_plain_lines_hold_nothing(sale: Sale, particulars: str, per_buyer: int) -> None:
     sale.create(per_buyer=per_buyer)
-    refuses(sale, lambda s: s.admit(purchase(key="good"), Purchase(SALE, "a" * 32, (), particulars)))
+    refuses(sale, lambda s: s.admit(purchase(key="good"), Malformed(particulars)))
 
 
 def test_a_retry_whose_record_has_damaged_refunds_is_not_answered(sale: Sale) -> None:
