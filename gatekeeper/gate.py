@@ -29,6 +29,7 @@ from gatekeeper.model import (
     SaleView,
 )
 from gatekeeper.outcomes import OUTCOMES, Outcome
+from gatekeeper.pipe import Pipe
 from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, Swept, Turn, decisions
 from lua import SCRIPTS, VERSION
 
@@ -84,8 +85,10 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 class Gate:
     """All verbs of a sale over one Redis client (which is the caller's to close)."""
 
-    def __init__(self, client: aioredis.Redis) -> None:
+    def __init__(self, client: aioredis.Redis, pipe: Pipe | None = None) -> None:
+        """`pipe`: the way of the scripts, where many of them run at once; else they go through the client, too."""
         self.redis = client
+        self._execute: Callable[..., Awaitable[Any]] = pipe.call if pipe else client.execute_command
         # The highest epoch seen per sale: a Redis that shows an older one holds older data.
         self._epochs: dict[str, int] = {}
 
@@ -431,8 +434,8 @@ class Gate:
         started = time.perf_counter()
         floor = self._epochs.get(sale, 0)
         try:
-            command = self.redis.evalsha(SCRIPTS[name].sha, len(nouns), *(noun(sale) for noun in nouns), floor, *args)
-            reply = await self._send(command)
+            names = [noun(sale) for noun in nouns]
+            reply = await self._send(self._execute("EVALSHA", SCRIPTS[name].sha, len(names), *names, floor, *args))
         except rex.NoScriptError as error:
             raise self._count(name, SaleFenced("Redis lost its scripts: it restarted, or is another one")) from error
         except rex.ResponseError as error:

@@ -12,6 +12,7 @@ from gatekeeper.errors import GateError, GateUnavailable, SettingsError
 from gatekeeper.gate import Gate, connect
 from gatekeeper.http.auth import Keyring
 from gatekeeper.http.purchase import Desk
+from gatekeeper.pipe import Pipe
 from gatekeeper.selfcheck import check_redis
 from gatekeeper.settings import Settings
 
@@ -40,7 +41,8 @@ class Door:
         if client is None:
             settings.require("redis_url")
         self.redis = client or connect(settings.redis_url, timeout=settings.redis_timeout)
-        self.gate = Gate(self.redis)
+        self._pipe = None if client else Pipe(self.redis.connection_pool, timeout=settings.redis_timeout)
+        self.gate = Gate(self.redis, self._pipe)
         self.batcher = Batcher(self.gate, max_queue=settings.max_queue)
         self.desk = Desk(self.keyring, self.batcher)
         self.desk.closed = "This front door has not checked its Redis yet."
@@ -64,6 +66,8 @@ class Door:
         await self.batcher.drain()
         await self._ring_once()
         metrics.flush()
+        if self._pipe:
+            await self._pipe.aclose()
         if self._given is None:
             await self.redis.aclose()
 
