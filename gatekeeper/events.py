@@ -5,17 +5,15 @@ required, none is optional, none is ignored. Times are ms since 1970 by Redis's 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from gatekeeper.model import RESERVATION_ID, Items, Position, Reservation, unpack_items
+from gatekeeper.model import RESERVATION_ID, Items, Position, Reservation, Value, unpack_items
 
 
 class MalformedEvent(ValueError):
     """A payload that is not exactly what a script writes; it goes to quarantine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(Value, frozen=True):
     """A reservation was made: its items are held until `expires_ms`."""
 
     at_ms: int
@@ -27,8 +25,7 @@ class Admit:
     items: Items
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
+class Confirm(Value, frozen=True):
     """A payment arrived: `outcome` is sold, late (overdue, but not swept), retaken (expired) or refund_due."""
 
     at_ms: int
@@ -38,8 +35,7 @@ class Confirm:
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Value, frozen=True):
     """A hold, or (`origin` sold) a sale, was given back."""
 
     at_ms: int
@@ -49,16 +45,14 @@ class Release:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Expire:
+class Expire(Value, frozen=True):
     """A hold passed its deadline, and its units are available again."""
 
     at_ms: int
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(Value, frozen=True):
     """A payment that was due back was refunded."""
 
     at_ms: int
@@ -68,8 +62,7 @@ class Settle:
     refund: str
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(Value, frozen=True):
     """A reservation was undone because the ledger could not take an event of it; `record` is all that it is now."""
 
     at_ms: int
@@ -79,8 +72,7 @@ class Discard:
     record: Reservation
 
 
-@dataclass(frozen=True, slots=True)
-class GrantLine:
+class GrantLine(Value, frozen=True):
     """One SKU's part of a grant, units; negative: taken back."""
 
     sku: str
@@ -88,8 +80,7 @@ class GrantLine:
     tracked: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Value, frozen=True):
     """Redis was given stock (or gave some back), by a numbered grant."""
 
     at_ms: int
@@ -99,8 +90,7 @@ class Grant:
     lines: tuple[GrantLine, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
+class Control(Value, frozen=True):
     """The sale's state, settings or one SKU's pause changed; carries all settings as they are after it."""
 
     at_ms: int
@@ -114,8 +104,7 @@ class Control:
     sku: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointLine:
+class CheckpointLine(Value, frozen=True):
     """Redis's own counters of one SKU at the event's position, units."""
 
     sku: str
@@ -125,8 +114,7 @@ class CheckpointLine:
     granted: int
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Value, frozen=True):
     """What Redis counted at this very position; the ledger must count the same."""
 
     at_ms: int
@@ -135,8 +123,7 @@ class Checkpoint:
     lines: tuple[CheckpointLine, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
+class Epoch(Value, frozen=True):
     """The first event of a new epoch; names the last position of the one before."""
 
     at_ms: int

@@ -1,10 +1,12 @@
 """The values that travel: a purchase on its way in, a decision on its way out, a reservation as it stands."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
+
+import msgspec
 
 from gatekeeper.outcomes import Outcome
 
@@ -20,6 +22,11 @@ IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 RESERVATION_ID = re.compile(r"[0-9a-f]{32}")
 MAX_ITEMS = 20
 """Items (lines) in one purchase."""
+
+
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """An immutable value; of those that travel by the thousand. Made at a quarter of what a dataclass costs."""
+
 
 Items = tuple[tuple[str, int], ...]
 """(SKU, quantity in units), summed per SKU and sorted by SKU."""
@@ -37,8 +44,10 @@ def reservation_id(sale: str, buyer: str, key: str) -> str:
     return sha256(b"".join(parts)).hexdigest()[:32]
 
 
-def summed(items: Iterable[tuple[str, int]]) -> Items:
+def summed(items: Sequence[tuple[str, int]]) -> Items:
     """Return the items with each SKU once, quantities added up, sorted: two carts of equal content are equal."""
+    if len(items) == 1:
+        return tuple(items)
     totals: dict[str, int] = {}
     for sku, quantity in items:
         totals[sku] = totals.get(sku, 0) + quantity
@@ -59,7 +68,7 @@ def unpack_items(packed: str) -> Items:
     return items
 
 
-class Purchase(NamedTuple):
+class Purchase(Value, frozen=True):
     """A validated wish to buy, with everything that `admit` needs."""
 
     sale: str
@@ -70,11 +79,9 @@ class Purchase(NamedTuple):
     items: Items
 
     @classmethod
-    def of(cls, sale: str, buyer: str, key: str, items: Iterable[tuple[str, int]], reference: str = "") -> "Purchase":
+    def of(cls, sale: str, buyer: str, key: str, items: Sequence[tuple[str, int]], reference: str = "") -> "Purchase":
         """Build a purchase from validated parts; no part may contain a control character."""
-        given = tuple(items)
-        total = given if len(given) == 1 else summed(given)
-        return cls(sale, reservation_id(sale, buyer, key), buyer, key, reference, total)
+        return cls(sale, reservation_id(sale, buyer, key), buyer, key, reference, summed(items))
 
     @property
     def particulars(self) -> str:
@@ -82,8 +89,7 @@ class Purchase(NamedTuple):
         return f"{self.buyer}\n{self.key}\n{self.reference}\n{pack_items(self.items)}\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Refund:
+class Refund(Value, frozen=True):
     """A payment that became no sale; `state` is refund_due, refunded (by `refund`) or rejected (nothing is due)."""
 
     payment: str
@@ -91,7 +97,7 @@ class Refund:
     refund: str = ""
 
 
-class Reservation(NamedTuple):
+class Reservation(Value, frozen=True):
     """A reservation as Redis holds it. Times are ms since 1970 by Redis's clock."""
 
     sale: str
@@ -110,8 +116,8 @@ class Reservation(NamedTuple):
     @classmethod
     def admitted(cls, purchase: Purchase, now_ms: int, expires_ms: int) -> "Reservation":
         """The reservation that an admitted purchase became: what `from_record` would read, not parsed again."""
-        sale, id, buyer, key, reference, items = purchase
-        return cls(sale, id, "held", False, "", now_ms, expires_ms, buyer, key, reference, items)
+        p = purchase
+        return cls(p.sale, p.id, "held", False, "", now_ms, expires_ms, p.buyer, p.key, p.reference, p.items)
 
     @classmethod
     def from_record(cls, sale: str, id: str, record: str) -> "Reservation":
@@ -131,8 +137,7 @@ class Reservation(NamedTuple):
         return "".join(f"{line}\n" for line in (*own, *particulars, *refunds))
 
 
-@dataclass(frozen=True, slots=True)
-class Shortage:
+class Shortage(Value, frozen=True):
     """Why one SKU of a purchase cannot be had: units asked for, available, and held by others."""
 
     sku: str
@@ -141,7 +146,7 @@ class Shortage:
     held: int
 
 
-class Decision(NamedTuple):
+class Decision(Value, frozen=True):
     """What `admit` decided about one purchase. Which of the optional parts is set depends on the outcome."""
 
     outcome: Outcome
@@ -157,8 +162,7 @@ class Decision(NamedTuple):
     """buyer_limit: units one buyer may have in this sale"""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(Value, frozen=True, order=True):
     """A place in a sale's outbox, as in the event id `<epoch>-<n>`."""
 
     epoch: int

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import msgspec
+
 from gatekeeper.errors import GatekeeperError, SaleFenced, UnknownSale
 from gatekeeper.events import Admit, Confirm, Discard, Event, Grant, MalformedEvent, parse
 from gatekeeper.gate import Gate
@@ -97,7 +99,8 @@ def _undone(r: Reservation | None, waiting: list[tuple[Position, bytes]]) -> Res
     for payment in sorted({*paid, *([r.payment] if r.payment else [])}):
         refunds.setdefault(payment, Refund(payment, "refund_due"))
     state = "expired" if r.state == "expired" else "released"
-    return r._replace(state=state, payment="", refunds=tuple(refunds[payment] for payment in sorted(refunds)))
+    due = tuple(refunds[payment] for payment in sorted(refunds))
+    return msgspec.structs.replace(r, state=state, payment="", refunds=due)
 
 
 def _parsed(waiting: list[tuple[Position, bytes]]) -> Iterator[Event]:

@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from gatekeeper.model import Counters, Refund, Reservation, SaleView
+from gatekeeper.model import Counters, Refund, Reservation, SaleView, Value
 
 Header = tuple[bytes, bytes]
 """(lower-case name, value), as ASGI has them."""
@@ -15,7 +15,7 @@ Headers = list[Header]
 JSON = b"application/json"
 
 
-class Answer(NamedTuple):
+class Answer(Value, frozen=True):
     """A whole response; `headers` include content-type and content-length."""
 
     status: int

@@ -108,6 +108,5 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def write(self, answer: Answer) -> None:
         """Write a whole response at once."""
-        status, headers, body = answer
-        lines = [b": ".join(header) for header in (*self.server_state.default_headers, *headers)]
-        self.transport.write(b"".join((STATUS_LINE[status], b"\r\n".join(lines), b"\r\n\r\n", body)))
+        lines = [b": ".join(header) for header in (*self.server_state.default_headers, *answer.headers)]
+        self.transport.write(b"".join((STATUS_LINE[answer.status], b"\r\n".join(lines), b"\r\n\r\n", answer.body)))

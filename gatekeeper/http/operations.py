@@ -60,7 +60,7 @@ class Endpoint:
     async def _answer(self, call: Call) -> Answer:
         visit = call.visit
         try:
-            refuse_repeated(call.request.scope["headers"], visit.headers)
+            refuse_repeated(call.request.scope["headers"])
             visit.enter(self._door.keyring.identify(visit.headers.get(b"authorization"), visit.sale), self._roles)
             if self._door.desk.closed:
                 return problem("gate_unavailable", visit.request_id, self._door.desk.closed)

@@ -17,9 +17,9 @@ from gatekeeper.http.answers import Answer, Header, Headers, json_answer, reserv
 from gatekeeper.http.auth import Keyring
 from gatekeeper.http.problems import Form, Refused, form, gate_code, problem
 from gatekeeper.http.soldout import SoldOut
-from gatekeeper.http.validation import MAX_BODY, parse_cart
+from gatekeeper.http.validation import MAX_BODY, Cart, parse_cart
 from gatekeeper.http.visit import Visit, refuse_repeated
-from gatekeeper.model import Decision, Purchase
+from gatekeeper.model import Decision, Items, Purchase, reservation_id, summed
 from gatekeeper.outcomes import Outcome
 
 _log = logging.getLogger(__name__)
@@ -89,50 +89,51 @@ class Desk:
         """Ask the gate, and hand the answer to `done`, once; whatever is wrong becomes a problem."""
         started = time.perf_counter()
         try:
-            purchase = self.parse(visit, body)
-            if not visit.key_given and (known := self._sold_out.recall(purchase)):
-                done(self._decided(visit, started, known))
-            else:
-                self._batcher.submit(purchase, partial(self._hear, visit, purchase, started, done))
+            cart = self.parse(visit, body)
+            items = summed(cart.items)
+            if not visit.key_given and (known := self._sold_out.recall(visit.sale, items)):
+                self._decided(visit, items, started, done, known)
+                return
+            id = reservation_id(visit.sale, cart.buyer, visit.key)
+            purchase = Purchase(visit.sale, id, cart.buyer, visit.key, cart.reference, items)
+            self._batcher.submit(purchase, partial(self._decided, visit, items, started, done))
         except Refused as refused:
             done(refused.answer(visit.request_id, *visit.echo()))
-        except Exception as error:
-            done(self._decided(visit, started, error))
-
-    def _hear(
-        self, visit: Visit, purchase: Purchase, started: float, done: Done, decision: Decision | Exception
-    ) -> None:
-        if isinstance(decision, Decision):
-            self._sold_out.remember(purchase, decision)
-        done(self._decided(visit, started, decision))
-
-    def _decided(self, visit: Visit, started: float, decision: Decision | Exception) -> Answer:
-        try:
-            if isinstance(decision, GateError):
-                return self.undecided(visit, gate_code(decision))
-            if isinstance(decision, Exception):
-                raise decision
-            metrics.PURCHASE_SECONDS.append(time.perf_counter() - started)
-            return self.answer(visit, decision)
+        except GateError as error:
+            done(self.undecided(visit, error))
         except Exception:
-            return _broken(visit)
+            done(_broken(visit))
+
+    def _decided(self, visit: Visit, items: Items, started: float, done: Done, decision: Decision | Exception) -> None:
+        try:
+            if isinstance(decision, Decision):
+                if not decision.reservation:
+                    self._sold_out.remember(visit.sale, items, decision)
+                metrics.PURCHASE_SECONDS.append(time.perf_counter() - started)
+                answer = self.answer(visit, decision)
+            else:
+                answer = self.undecided(visit, decision)
+        except Exception:
+            answer = _broken(visit)
+        done(answer)
 
     def check(self, visit: Visit, headers: Collection[Header]) -> None:
         """Judge by the headers alone; raises Refused."""
-        refuse_repeated(headers, visit.headers)
+        if len(headers) != len(visit.headers):
+            refuse_repeated(headers)
         visit.enter(self._keyring.identify(visit.headers.get(b"authorization"), visit.sale), _ROLES)
         visit.read_key(required=visit.identity.role == "buyer")
         expect_json(visit)
 
-    def parse(self, visit: Visit, body: bytes) -> Purchase:
-        """Make the purchase out of the body; raises Refused, or GateUnavailable while closed."""
+    def parse(self, visit: Visit, body: bytes) -> Cart:
+        """Return what the body says; raises Refused, or GateUnavailable while closed."""
         _bounded(body)
-        buyer, items, reference = parse_cart(body)
-        if visit.identity.role == "buyer" and visit.identity.buyer != buyer:
+        cart = parse_cart(body)
+        if visit.identity.role == "buyer" and visit.identity.buyer != cart.buyer:
             raise Refused("forbidden", "A buyer token may buy for its own buyer (`sub`) only.")
         if self.closed:
             raise GateUnavailable(self.closed)
-        return Purchase.of(visit.sale, buyer, visit.key, items, reference)
+        return cart
 
     def answer(self, visit: Visit, decision: Decision) -> Answer:
         """Render what the gate decided."""
@@ -144,8 +145,11 @@ class Desk:
             self._refusal = decision, form(decision.outcome, "", *more, members=members)
         return self._refusal[1].filled_in(visit.request_id, *visit.echo())
 
-    def undecided(self, visit: Visit, code: str) -> Answer:
+    def undecided(self, visit: Visit, error: Exception) -> Answer:
         """Render that the gate gave no decision; the key in it is how the client finds out."""
+        if not isinstance(error, GateError):
+            raise error
+        code = gate_code(error)
         metrics.PURCHASES[code] += 1
         return problem(code, visit.request_id, "", *visit.echo(), members={"idempotency_key": visit.key})
 
@@ -262,6 +266,5 @@ def purchase_app(desk: Desk) -> Callable[[str, Scope, Receive, Send], Awaitable[
 
 async def send_answer(answer: Answer, send: Send) -> None:
     """Send a whole response; a client that is gone takes no harm."""
-    status, headers, body = answer
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -5,7 +5,7 @@ Only for a purchase without an idempotency key: one with a key may be a winner's
 
 import time
 
-from gatekeeper.model import Decision, Items, Purchase
+from gatekeeper.model import Decision, Items
 from gatekeeper.outcomes import Outcome
 
 SECONDS = 0.045
@@ -20,15 +20,18 @@ class SoldOut:
     def __init__(self) -> None:
         self._known: dict[tuple[str, Items], tuple[float, Decision]] = {}
 
-    def remember(self, purchase: Purchase, decision: Decision) -> None:
+    def remember(self, sale: str, items: Items, decision: Decision) -> None:
         """Note a decision, if it is that the cart is sold out."""
         if decision.outcome is not Outcome.SOLD_OUT:
             return
+        known = self._known.get((sale, items))
+        if known and known[1] is decision:
+            return  # the same batch said so already
         if len(self._known) >= MAX_CARTS:
             self._known.clear()  # they are old, or nobody could say so many different things within 50 ms
-        self._known[purchase.sale, purchase.items] = time.monotonic() + SECONDS, decision
+        self._known[sale, items] = time.monotonic() + SECONDS, decision
 
-    def recall(self, purchase: Purchase) -> Decision | None:
+    def recall(self, sale: str, items: Items) -> Decision | None:
         """Return the decision that Redis gave this cart a moment ago; None when it must be asked."""
-        known = self._known.get((purchase.sale, purchase.items))
+        known = self._known.get((sale, items))
         return known[1] if known and time.monotonic() < known[0] else None

@@ -6,12 +6,12 @@ pass and gives up on anything unusual; `_thorough` takes everything, and finds e
 
 import json
 import re
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 
 from gatekeeper.http.problems import Flaw, invalid
-from gatekeeper.model import MAX_INT, MAX_ITEMS, SKU
+from gatekeeper.model import MAX_INT, MAX_ITEMS, SKU, Value
 
 MAX_BODY = 16 * 1024
 """Bytes: 20 items of the longest SKUs, escaped character by character, still fit."""
@@ -38,7 +38,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _is_sku = SKU.fullmatch
 
 
-class Cart(NamedTuple):
+class Cart(Value, frozen=True):
     """What a valid body says; `items` are (SKU, units) as sent, `reference` is "" when absent."""
 
     buyer: str

@@ -1,7 +1,7 @@
 """One request as far as it is known: what its headers say, checked step by step. No ASGI in here."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Iterable
 from itertools import count
 from secrets import token_hex, token_urlsafe
 
@@ -56,10 +56,8 @@ class Visit:
         self.key, self.key_given = key, True
 
 
-def refuse_repeated(headers: Collection[tuple[bytes, bytes]], known: dict[bytes, bytes]) -> None:
+def refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raise Refused when a header that decides came twice: which one would a proxy have looked at?"""
-    if len(headers) == len(known):
-        return
     names = [name for name, _ in headers if name in _ONCE]
     for name in sorted(_ONCE):
         if names.count(name) > 1:

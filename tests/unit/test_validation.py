@@ -24,7 +24,8 @@ def flaws(body: bytes) -> dict[str, str]:
 
 def test_a_good_body_is_taken_as_it_is() -> None:
     body = {"buyer": "Zoë 1", "items": [{"sku": "A", "quantity": 2}, {"sku": "A", "quantity": 1}], "reference": "x"}
-    buyer, items, reference = parse_cart(json.dumps(body).encode())
+    cart = parse_cart(json.dumps(body).encode())
+    buyer, items, reference = cart.buyer, cart.items, cart.reference
     assert (buyer, list(items), reference) == ("Zoë 1", [("A", 2), ("A", 1)], "x")
 
 
@@ -101,11 +102,11 @@ json_values = st.recursive(
 @given(json_values)
 def test_any_json_is_either_a_cart_or_a_400(value: Any) -> None:
     try:
-        buyer, items, _ = parse_cart(json.dumps(value).encode())
+        cart = parse_cart(json.dumps(value).encode())
     except Refused as refused:
         assert refused.code == "invalid_request" and refused.members["errors"]
     else:
-        assert buyer and all(1 <= quantity <= MAX_INT for _, quantity in items)
+        assert cart.buyer and all(1 <= quantity <= MAX_INT for _, quantity in cart.items)
 
 
 @given(st.binary(max_size=200))
