@@ -16,10 +16,10 @@ from gatekeeper.outcomes import Outcome
 
 _log = logging.getLogger(__name__)
 
-MAX_ITEMS = 256
+MAX_ITEMS = 128
 """Items in one call: bounds how long one script may hold Redis (≈ 1 ms)."""
-MAX_IN_FLIGHT = 2
-"""Calls of one sale at once: one is decided while the next is on its way."""
+MAX_IN_FLIGHT = 4
+"""Calls of one sale at once: while one is decided and made durable, others are on their way there or back."""
 
 
 class Admits(Protocol):

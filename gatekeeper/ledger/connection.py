@@ -1,7 +1,10 @@
-"""How the ledger is reached."""
+"""How the ledger is reached, and how thousands of values get there at once."""
 
+import re
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import orjson
 import psycopg
 from psycopg.rows import TupleRow
 
@@ -19,6 +22,21 @@ _OPTIONS: dict[str, Any] = {
 def connect(database_url: str) -> Connection:
     """Return a connection in autocommit mode; raises psycopg.OperationalError when Postgres is not to be had."""
     return psycopg.connect(database_url, **_OPTIONS)
+
+
+_ESCAPES = re.compile(rb'(?:[^\\]|\\["\\])*').fullmatch
+
+
+def array(values: Sequence[str | int | bool]) -> str:
+    """Return an array as Postgres reads it, for `%s::type[]`; psycopg's own way takes half of a drain's time.
+
+    JSON and Postgres write numbers, booleans and quoted text alike but for control characters, which no event may
+    contain: raises ValueError for them.
+    """
+    text = orjson.dumps(values)
+    if b"\\" in text and not _ESCAPES(text):
+        raise ValueError("a control character in a value for the ledger")
+    return "{" + text[1:-1].decode() + "}"
 
 
 def allow_pauses(connection: Connection, seconds: int) -> None:

@@ -7,13 +7,13 @@ sums per SKU, taken first, avoid both.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from psycopg.types.json import Jsonb
+import orjson
 
 from gatekeeper import events
 from gatekeeper.events import Event
 from gatekeeper.ledger import cursors, quarantine
 from gatekeeper.ledger.checkpoints import ALL_BUYERS, Comparison
-from gatekeeper.ledger.connection import Connection
+from gatekeeper.ledger.connection import Connection, array
 from gatekeeper.model import Items, Position, Refund, Reservation, pack_items, unpack_items
 
 
@@ -95,7 +95,7 @@ class Tally:
             case events.Checkpoint():
                 self._checkpoint(connection, position, event)
             case events.Epoch():
-                self._audit.append((event.at_ms, event.actor, "epoch", Jsonb({"predecessor": str(event.predecessor)})))
+                self._audit.append((event.at_ms, event.actor, "epoch", _json({"predecessor": str(event.predecessor)})))
 
     def _move(self, position: Position, sku: str, at_ms: int, actor: str, reason: str, delta: Delta) -> None:
         total = self._deltas.setdefault(sku, Delta())
@@ -136,7 +136,7 @@ class Tally:
                 self._note(event, refund)
         self.discarded[event.id] = position
         detail = {"reservation": event.id, "reason": event.reason}
-        self._audit.append((event.at_ms, event.actor, "discard", Jsonb(detail)))
+        self._audit.append((event.at_ms, event.actor, "discard", _json(detail)))
 
     def _confirm(self, position: Position, event: events.Confirm) -> None:
         if event.outcome == "refund_due":
@@ -211,7 +211,7 @@ class Tally:
         if event.sku:
             self._paused[event.sku] = event.action == "pause_sku"
         detail = {"state": event.state, "sku": event.sku} if event.sku else {"state": event.state}
-        self._audit.append((event.at_ms, event.actor, event.action, Jsonb(detail)))
+        self._audit.append((event.at_ms, event.actor, event.action, _json(detail)))
 
     def _checkpoint(self, connection: Connection, position: Position, event: events.Checkpoint) -> None:
         skus = [line.sku for line in event.lines]
@@ -229,7 +229,7 @@ class Tally:
                 both = {"redis": {"units": event.buyer_units}, "ledger": {"units": units}}
                 found.drift.append({"sku": ALL_BUYERS, **both, "unproven": bool(unproven)})
         self.comparisons.append(found)
-        row = (position.epoch, position.n, event.at_ms, len(skus), Jsonb(found.drift), not found.surplus)
+        row = (position.epoch, position.n, event.at_ms, len(skus), _json(found.drift), not found.surplus)
         self._checkpoints.append(row)
 
     def _counts(self, connection: Connection, skus: list[str]) -> dict[str, dict[str, int]]:
@@ -259,7 +259,7 @@ class Tally:
             (_AUDIT, self._audit),
         ):
             if rows:
-                connection.execute(query, [self._sale, *map(list, zip(*rows, strict=True))])
+                connection.execute(query, [self._sale, *map(array, zip(*rows, strict=True))])
 
     def _payment(self, id: str, name: str, times: tuple[int, int]) -> tuple[object, ...]:
         refund = self._kept[id].payments[name]
@@ -269,14 +269,14 @@ class Tally:
         changed = ((id, self._kept[id]) for id in sorted(self._changed))
         rows = [(id, kept.before, kept.state, kept.late, kept.payment) for id, kept in changed if kept.before]
         if rows:
-            cursor = connection.execute(_ENDINGS, [*map(list, zip(*rows, strict=True)), self._sale])
+            cursor = connection.execute(_ENDINGS, [*map(array, zip(*rows, strict=True)), self._sale])
             if cursor.rowcount != len(rows):
                 raise Inapplicable("a reservation of this batch changed beside the drain")
 
     def _update_inventory(self, connection: Connection) -> None:
         rows = [(sku, d.capacity, d.granted, d.held, d.sold) for sku, d in sorted(self._deltas.items())]
         if rows:
-            cursor = connection.execute(_INVENTORY, [*map(list, zip(*rows, strict=True)), self._sale])
+            cursor = connection.execute(_INVENTORY, [*map(array, zip(*rows, strict=True)), self._sale])
             if cursor.rowcount != len(rows):
                 raise Inapplicable("the ledger's inventory lacks a SKU of this event")
         if units := sum(d.held + d.sold for d in self._deltas.values()):
@@ -294,6 +294,10 @@ class Tally:
         if control := self._control:
             times = control.opens_at_ms or None, control.closes_at_ms or None
             connection.execute(_SALE, [control.state, *times, control.per_buyer, control.hold_ms, self._sale])
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _row(made: Reservation, kept: Kept) -> tuple[object, ...]:

@@ -151,7 +151,7 @@ def test_a_caller_that_goes_away_harms_nobody() -> None:
 def test_past_the_queues_bound_a_purchase_is_refused_at_once() -> None:
     async def story(gate: SlowGate) -> None:
         batcher = Batcher(gate, max_queue=3)
-        tasks = await sent(batcher, purchases(1)) + await sent(batcher, purchases(1))  # in flight
+        tasks = [task for _ in range(MAX_IN_FLIGHT) for task in await sent(batcher, purchases(1))]
         tasks += await sent(batcher, purchases(3))  # waiting
         with pytest.raises(Overloaded):
             await admit(batcher, purchases(1)[0])
