@@ -37,20 +37,35 @@ Waiting = tuple[Purchase, Done]
 class Lane:
     """One sale's waiting purchases and calls in flight."""
 
-    __slots__ = ("in_flight", "waiting")
+    __slots__ = ("in_flight", "items", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[Waiting] = deque()
+        self.items = 0  # of all who wait
         self.in_flight = 0
+
+    def add(self, purchase: Purchase, done: Done) -> None:
+        """Let one more wait."""
+        self.waiting.append((purchase, done))
+        self.items += len(purchase.items)
 
     def take(self) -> list[Waiting]:
         """Take the next batch, in order of arrival: at least one purchase, at most MAX_ITEMS items."""
-        batch = [self.waiting.popleft()]
-        room = MAX_ITEMS - len(batch[0][0].items)
-        while self.waiting and len(self.waiting[0][0].items) <= room:
+        if self.items <= MAX_ITEMS:
+            return self.take_all()
+        batch, room = [], MAX_ITEMS
+        while (size := len(self.waiting[0][0].items)) <= room:
             batch.append(self.waiting.popleft())
-            room -= len(batch[-1][0].items)
+            room -= size
+        self.items -= MAX_ITEMS - room
         return batch
+
+    def take_all(self) -> list[Waiting]:
+        """Take everybody who waits."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        self.items = 0
+        return waiting
 
 
 class Batcher:
@@ -77,7 +92,7 @@ class Batcher:
         lane = self._lanes.get(purchase.sale)
         if lane is None:
             lane = self._lanes[purchase.sale] = Lane()
-        lane.waiting.append((purchase, done))
+        lane.add(purchase, done)
         self._queued += 1
         if lane.in_flight < MAX_IN_FLIGHT:
             self._start(purchase.sale, lane)
@@ -124,10 +139,10 @@ class Batcher:
 
     def _give_up(self, lane: Lane, error: GateUnavailable) -> None:
         """Refuse whoever waits: behind a Redis that hangs, each would wait for one more timeout than the one before."""
-        self._queued -= len(lane.waiting)
+        waiting = lane.take_all()
+        self._queued -= len(waiting)
         metrics.QUEUED.set(self._queued)
-        _fail(lane.waiting, error)
-        lane.waiting.clear()
+        _fail(waiting, error)
 
     async def drain(self) -> None:
         """Wait until every call in flight has answered."""

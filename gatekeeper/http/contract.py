@@ -10,9 +10,10 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from gatekeeper.http.answers import Answer, json_answer
+from gatekeeper.http.auth import Identity
 from gatekeeper.http.fastlane import FastLane
 
-_PURCHASE = b"POST /v1/sales/s/reservations HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+_PURCHASE = b"POST /v1/sales/s/reservations HTTP/1.1\r\nhost: x\r\nauthorization: a\r\ncontent-length: 2\r\n\r\n{}"
 _OTHER = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -51,7 +52,13 @@ class _Desk:
     def __init__(self) -> None:
         self.waiting: list[Any] = []
 
-    def take(self, visit: Any, headers: Any, body: bytes, done: Any) -> None:
+    def refuse(self, visit: Any, headers: Any) -> None:
+        visit.identity = Identity("shop", "shop")
+
+    def knows(self, visit: Any, authorization: bytes) -> bool:
+        return True
+
+    def decide(self, visit: Any, body: bytes, done: Any) -> None:
         self.waiting.append(done)
 
 

@@ -5,7 +5,6 @@ nothing else. Whatever is unusual (pipelined, in pieces, chunked, Expect, HTTP/1
 reads slowly) goes the ASGI way. Both ways judge by the same `Desk`.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -53,10 +52,13 @@ class FastLane(GuardedProtocol):
         self._lessons = MAX_LESSONS
 
     def data_received(self, data: bytes) -> None:
-        if self._known and self._between and self._is_free() and (found := self._known.read(data)):
-            headers, body = found
-            self._take(Visit(self._known.sale, headers), headers, body)
-            return
+        known = self._known
+        if known and self._between and self._is_free() and (found := known.read(data)):
+            visit, body = found
+            if self._desk.knows(visit, known.authorization):
+                self._begin()
+                self._desk.decide(visit, body, self._answer)
+                return
         self._data = data if self._between else b""
         super().data_received(data)
         if self._fast and not self.transport.is_closing():  # the rest of it is still on its way
@@ -123,16 +125,20 @@ class FastLane(GuardedProtocol):
             super().on_message_complete()
             return
         self._fast = False
-        sale, headers = self.url[_LEFT:-_RIGHT].decode("ascii"), self.headers
+        self._begin()
+        headers, body = self.headers, self._body
+        visit = Visit(self.url[_LEFT:-_RIGHT].decode("ascii"), dict(headers))
+        if refusal := self._desk.refuse(visit, headers):
+            self._answer(refusal)
+            return
         if self._data and self._lessons:
             self._lessons -= 1
-            self._known = KnownHead.learn(sale, self._data, self._body, headers)
-        self._take(Visit(sale, dict(headers)), headers, self._body)
+            self._known = KnownHead.learn(visit, self._data, body, headers)
+        self._desk.decide(visit, body, self._answer)
 
-    def _take(self, visit: Visit, headers: Collection[Any], body: bytes) -> None:
+    def _begin(self) -> None:
         self._pending.response_complete = False
         self.cycle = self._pending  # type: ignore[assignment]
-        self._desk.take(visit, headers, body, self._answer)
 
     def _answer(self, answer: Answer) -> None:
         """Write the answer to a purchase, unless its client is gone, and let the next request come."""

@@ -74,16 +74,22 @@ class Desk:
         self.decide(visit, body, lambda found: None if answer.done() else answer.set_result(found))
         return await answer
 
-    def take(self, visit: Visit, headers: Collection[Header], body: bytes, done: Done) -> None:
-        """Answer one purchase that is there as a whole; `done` is called once, now or later."""
+    def refuse(self, visit: Visit, headers: Collection[Header]) -> Answer | None:
+        """Judge by the headers alone; returns the refusal, or None when the body is worth a look."""
         try:
             self.check(visit, headers)
         except Refused as refused:
-            done(refused.answer(visit.request_id, *visit.echo()))
+            return refused.answer(visit.request_id, *visit.echo())
         except Exception:
-            done(_broken(visit))
-        else:
-            self.decide(visit, body, done)
+            return _broken(visit)
+        return None
+
+    def knows(self, visit: Visit, authorization: bytes) -> bool:
+        """Whether this header still speaks for whom it spoke for when the visit's like was let in."""
+        try:
+            return self._keyring.identify(authorization, visit.sale) is visit.identity
+        except Refused:
+            return False
 
     def decide(self, visit: Visit, body: bytes, done: Done) -> None:
         """Ask the gate, and hand the answer to `done`, once; whatever is wrong becomes a problem."""

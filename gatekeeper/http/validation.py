@@ -74,7 +74,7 @@ class _Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    buyer: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+    buyer: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
     items: Annotated[list[_Item], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
     reference: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)] = ""
 
@@ -102,9 +102,14 @@ def _quick(body: bytes) -> Cart | None:
     # msgspec keeps the last of duplicate members silently. Nothing being escaped, each one more is one more colon.
     if total > MAX_INT or body.count(b":") != colons or b"\\" in body:
         return None
-    if not valid_text(buyer) or (reference and not valid_text(reference)):
+    if not _plain(buyer) or (reference and not _plain(reference)):
         return None
     return Cart(buyer, items, reference)
+
+
+def _plain(text: str) -> bool:
+    """`valid_text` of what msgspec has measured."""
+    return (text.isprintable() and not text.isspace()) or valid_text(text)
 
 
 class _Object(list[tuple[str, Any]]):

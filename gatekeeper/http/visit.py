@@ -28,7 +28,15 @@ class Visit:
         self.headers = headers
         self.key = ""
         self.key_given = False  # by the client, not made here
-        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        self.request_id = _request_id(headers.get(b"x-request-id"))
+
+    def again(self, key: bytes, request_id: bytes | None) -> "Visit":
+        """The next request of the same sender to the same end, of which only these headers are other ones."""
+        visit = Visit.__new__(Visit)
+        visit.sale, visit.identity, visit.key_given = self.sale, self.identity, self.key_given
+        visit.key = key.decode() if self.key_given else _new_key()
+        visit.request_id = _request_id(request_id)
+        return visit
 
     def echo(self) -> Headers:
         """The headers that tell the client under which key it asked."""
@@ -48,7 +56,7 @@ class Visit:
         if given is None:
             if required:
                 raise Refused("idempotency_key_required")
-            self.key = f"{_key_prefix}-{next(_numbers):09x}"
+            self.key = _new_key()
             return
         key = given.decode("latin-1")
         if not IDEMPOTENCY_KEY.fullmatch(key):
@@ -62,6 +70,10 @@ def refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
     for name in sorted(_ONCE):
         if names.count(name) > 1:
             raise invalid(Flaw(f"/header/{name.decode()}", "expected once"))
+
+
+def _new_key() -> str:
+    return f"{_key_prefix}-{next(_numbers):09x}"
 
 
 def _request_id(given: bytes | None) -> str:

@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from gatekeeper.http.auth import hash_key
 from tests.integration.door import FrontDoor
 from tests.integration.test_http import token
 from tests.lua.sale import SALE, Sale
@@ -197,6 +199,29 @@ def test_a_connection_that_knows_the_head_answers_alike(ways: Ways, number: int)
         first, last = request(idempotency_key="k0"), request(idempotency_key="k9")
         answer = ways.same(first, sent, last, pause=0.03)
         assert answer.startswith((b"HTTP/1.1 201", b"HTTP/1.1 200"))
+
+
+def test_a_key_that_is_taken_away_lets_nobody_in_who_came_with_it_before(redis_url: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"old:shop:{hash_key('shop')}\nnew:shop:{hash_key('other')}\n")
+    sale = Sale(redis_url)
+    sale.create(stock="A:9")
+    sale.close()
+    door = FrontDoor(redis_url, GATEKEEPER_KEYS="", GATEKEEPER_KEYS_FILE=str(keys)).wait()
+    try:
+        with socket.create_connection(("127.0.0.1", door.port), 5) as client:
+
+            def status(**headers: str) -> bytes:
+                client.sendall(request(**headers))
+                return client.recv(65536)[9:12]
+
+            assert [status(idempotency_key=f"k{i}") for i in range(3)] == [b"201"] * 3
+            keys.write_text(f"new:shop:{hash_key('other')}\n")
+            exchange(door.port, (request(authorization="Bearer never heard of"),))  # has the file read again
+            assert status(idempotency_key="k4") == b"401"
+            assert status(idempotency_key="k5", authorization="Bearer other") == b"201"
+    finally:
+        assert door.stop() == 0
 
 
 @pytest.mark.parametrize("who", [token(), token(sub="eve"), token(aud="other"), token(exp=1)], ids=range(4))

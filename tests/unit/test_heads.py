@@ -7,10 +7,14 @@ import httptools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatekeeper.http import visit as visit_module
+from gatekeeper.http.auth import Identity
 from gatekeeper.http.heads import KnownHead
+from gatekeeper.http.visit import Visit
 
 LINE = b"POST /v1/sales/s/reservations HTTP/1.1\r\n"
 HEADERS = [(b"Host", b"x"), (b"Authorization", b"Bearer a"), (b"content-type", b"application/json")]
+PLAIN = [(name.lower(), value) for name, value in HEADERS]
 BODY = b'{"buyer":"bob"}'
 
 
@@ -42,9 +46,26 @@ class Parsed:
         self.messages += 1
 
 
-def learn(data: bytes) -> KnownHead | None:
+SHOP = Identity("main", "shop")
+
+
+def let_in(parsed: Parsed, identity: Identity = SHOP) -> Visit:
+    """What the desk makes of these headers."""
+    visit = Visit("s", dict(parsed.headers))
+    visit.enter(identity, frozenset(("shop", "buyer")))
+    visit.read_key(required=False)
+    return visit
+
+
+def learn(data: bytes, identity: Identity = SHOP) -> KnownHead | None:
     parsed = Parsed(data)
-    return KnownHead.learn("s", data, parsed.body, parsed.headers)
+    return KnownHead.learn(let_in(parsed, identity), data, parsed.body, parsed.headers)
+
+
+def parts(visit: Visit) -> tuple[object, ...]:
+    """A visit without what is made anew for each."""
+    given = b"" if visit.request_id.startswith(visit_module._id_prefix) else visit.request_id
+    return visit.sale, visit.identity, visit.key_given, visit.key if visit.key_given else "", given
 
 
 def known(*more: tuple[bytes, bytes]) -> KnownHead:
@@ -56,7 +77,8 @@ def known(*more: tuple[bytes, bytes]) -> KnownHead:
 def test_the_next_request_with_the_same_head_is_read_with_its_own_values() -> None:
     head = known((b"Idempotency-Key", b"k1"), (b"X-Request-ID", b"r1"))
     data = request(BODY * 2, (b"Idempotency-Key", b"another-key"), (b"X-Request-ID", b"r.2"))
-    assert head.read(data) == (dict(Parsed(data).headers), BODY * 2)
+    found = head.read(data)
+    assert found and parts(found[0]) == parts(let_in(Parsed(data))) and found[1] == BODY * 2
     assert head.read(request(BODY, (b"Idempotency-Key", b"k1"), (b"X-Request-ID", b"r1"))) is not None  # as at first
 
 
@@ -81,12 +103,19 @@ def test_another_head_is_left_to_the_parser() -> None:
 def test_what_is_not_written_plainly_is_not_learnt() -> None:
     plain = request(BODY, (b"Idempotency-Key", b"k"))
     for odd in (
-        plain.replace(b"Key: k", b"Key:k"), plain.replace(b"Key: k", b"Key:  k"), plain.replace(b"Key: k", b"Key: k "),
+        plain.replace(b"Key: k", b"Key:k"), plain.replace(b"Key: k", b"Key:  k"), plain.replace(b"Key: k", b"Key:\tk"),
         request(BODY, (b"x-twice", b"1"), (b"x-twice", b"2")), b"\r\n" + plain,
         LINE + b"host: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", LINE + b"host: x\r\n\r\n",
     ):  # fmt: skip
         assert learn(odd) is None, odd
     assert learn(plain) is not None
+    assert learn(plain, Identity("buyer-token", "buyer", "bob")) is None  # tokens are verified each time
+
+
+def test_without_a_key_each_visit_gets_one_of_its_own() -> None:
+    head = known()
+    keys = [found[0].key for _ in range(3) if (found := head.read(request()))]
+    assert len(set(keys)) == 3
 
 
 PIECES = st.sampled_from(
@@ -120,5 +149,6 @@ def test_whatever_a_request_becomes_it_is_read_as_the_parser_reads_it(data: Any)
     if found is not None:
         parsed = Parsed(bytes(sent))
         assert parsed.messages == 1 and parsed.keep_alive
-        assert found == (dict(parsed.headers), parsed.body)
+        assert parts(found[0]) == parts(let_in(parsed)) and found[1] == parsed.body
+        assert all(dict(parsed.headers)[name] == value for name, value in PLAIN)
         assert re.fullmatch(rb"/v1/sales/s/reservations", parsed.url)
