@@ -6,7 +6,7 @@ One script call then decides, and one fsync makes durable, many purchases (docs/
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gatekeeper import metrics
@@ -20,6 +20,10 @@ MAX_ITEMS = 128
 """Items in one call: bounds how long one script may hold Redis (≈ 1 ms)."""
 MAX_IN_FLIGHT = 4
 """Calls of one sale at once: while one is decided and made durable, others are on their way there or back."""
+
+
+AT_ONCE = 32
+"""Answers in one round of the event loop, which writes them at its end: clients need not wait for the whole batch."""
 
 
 class Admits(Protocol):
@@ -99,34 +103,36 @@ class Batcher:
 
     def _start(self, sale: str, lane: Lane) -> None:
         lane.in_flight += 1
-        call = asyncio.create_task(self._run(sale, lane))
+        call = asyncio.create_task(self._call(sale, lane))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
-    async def _run(self, sale: str, lane: Lane) -> None:
-        """Send batch after batch until nobody waits."""
-        while lane.waiting:
-            batch = lane.take()
-            self._queued -= len(batch)
-            metrics.BATCH_SIZE.observe(len(batch))
-            metrics.QUEUED.set(self._queued)
-            if lost := await self._decide(sale, batch):
-                self._give_up(lane, lost)
-        lane.in_flight -= 1
-        if not lane.in_flight:
-            del self._lanes[sale]
-
-    async def _decide(self, sale: str, batch: list[Waiting]) -> GateUnavailable | None:
-        """Answer one batch; returns the error when Redis gave no answer."""
+    async def _call(self, sale: str, lane: Lane) -> None:
+        """Send who waits by now, let those who came meanwhile follow, then answer."""
+        if not lane.waiting:  # a call that started a moment before has taken them all
+            self._end(sale, lane)
+            return
+        batch = lane.take()
+        self._queued -= len(batch)
+        metrics.BATCH_SIZE.observe(len(batch))
+        metrics.QUEUED.set(self._queued)
+        answers: Sequence[Decision | Exception]
         try:
-            decisions = await self._gate.admit(sale, [purchase for purchase, _ in batch])
+            answers = decisions = await self._gate.admit(sale, [purchase for purchase, _ in batch])
+            self._note(sale, decisions)
         except Exception as error:  # whatever it was, every caller must hear of it
-            _fail(batch, error)
-            return error if isinstance(error, GateUnavailable) else None
-        self._note(sale, decisions)
-        for (_, done), decision in zip(batch, decisions, strict=True):
-            _tell(done, decision)
-        return None
+            if isinstance(error, GateUnavailable):
+                batch += self._give_up(lane)
+            answers = [error] * len(batch)
+        self._end(sale, lane)
+        await _answer(batch, answers)
+
+    def _end(self, sale: str, lane: Lane) -> None:
+        lane.in_flight -= 1
+        if lane.waiting:
+            self._start(sale, lane)
+        elif not lane.in_flight:
+            del self._lanes[sale]
 
     def _note(self, sale: str, decisions: list[Decision]) -> None:
         for decision in decisions:
@@ -137,12 +143,12 @@ class Batcher:
                     self.deadlines[sale] = min(deadline, self.deadlines.get(sale, deadline))
                 return
 
-    def _give_up(self, lane: Lane, error: GateUnavailable) -> None:
-        """Refuse whoever waits: behind a Redis that hangs, each would wait for one more timeout than the one before."""
+    def _give_up(self, lane: Lane) -> list[Waiting]:
+        """Take whoever waits: behind a Redis that hangs, each would wait for one more timeout than the one before."""
         waiting = lane.take_all()
         self._queued -= len(waiting)
         metrics.QUEUED.set(self._queued)
-        _fail(waiting, error)
+        return waiting
 
     async def drain(self) -> None:
         """Wait until every call in flight has answered."""
@@ -150,13 +156,11 @@ class Batcher:
             await asyncio.wait(self._calls)
 
 
-def _fail(waiting: Iterable[Waiting], error: Exception) -> None:
-    for _, done in waiting:
-        _tell(done, error)
-
-
-def _tell(done: Done, decision: Decision | Exception) -> None:
-    try:
-        done(decision)
-    except Exception:
-        _log.exception("an answer could not be given")
+async def _answer(batch: Sequence[Waiting], answers: Sequence[Decision | Exception]) -> None:
+    for number, ((_, done), answer) in enumerate(zip(batch, answers, strict=True), 1):
+        try:
+            done(answer)
+        except Exception:
+            _log.exception("an answer could not be given")
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)

@@ -76,6 +76,7 @@ def test_what_arrives_while_calls_are_in_flight_goes_out_together_in_order() -> 
         assert {decision.outcome for decision in await asyncio.gather(*tasks)} == {Outcome.ADMITTED}
         assert [id for call in gate.calls for id in call] == [purchase.id for purchase in wanted]
         assert gate.calls[-1] == [purchase.id for purchase in wanted[3:]]
+        assert all(gate.calls)  # none goes out with nobody in it
         assert batcher.touched == {"s"}
 
     told(story)
