@@ -20,6 +20,9 @@ MAX_ITEMS = 128
 """Items in one call: bounds how long one script may hold Redis (≈ 1 ms)."""
 MAX_IN_FLIGHT = 4
 """Calls of one sale at once: while one is decided and made durable, others are on their way there or back."""
+SMALL = 32
+"""Items. A smaller call is sent only while fewer than MAX_SMALL are under way: few large ones cost less than many."""
+MAX_SMALL = 2
 
 
 AT_ONCE = 32
@@ -52,6 +55,10 @@ class Lane:
         """Let one more wait."""
         self.waiting.append((purchase, done))
         self.items += len(purchase.items)
+
+    def may_send(self) -> bool:
+        """Whether who waits need not wait for a call that is under way."""
+        return self.in_flight < (MAX_SMALL if self.items < SMALL else MAX_IN_FLIGHT)
 
     def take(self) -> list[Waiting]:
         """Take the next batch, in order of arrival: at least one purchase, at most MAX_ITEMS items."""
@@ -98,7 +105,7 @@ class Batcher:
             lane = self._lanes[purchase.sale] = Lane()
         lane.add(purchase, done)
         self._queued += 1
-        if lane.in_flight < MAX_IN_FLIGHT:
+        if lane.may_send():
             self._start(purchase.sale, lane)
 
     def _start(self, sale: str, lane: Lane) -> None:
@@ -129,7 +136,7 @@ class Batcher:
 
     def _end(self, sale: str, lane: Lane) -> None:
         lane.in_flight -= 1
-        if lane.waiting:
+        if lane.waiting and lane.may_send():
             self._start(sale, lane)
         elif not lane.in_flight:
             del self._lanes[sale]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatekeeper.batcher import MAX_IN_FLIGHT, MAX_ITEMS, Batcher
+from gatekeeper.batcher import MAX_IN_FLIGHT, MAX_ITEMS, MAX_SMALL, SMALL, Batcher
 from gatekeeper.errors import GateUnavailable, Overloaded
 from gatekeeper.model import Decision, Purchase
 from gatekeeper.outcomes import Outcome
@@ -94,6 +94,23 @@ def test_a_call_is_bounded_by_items_not_by_purchases() -> None:
     told(story)
 
 
+def test_few_small_calls_and_more_large_ones_are_under_way_at_once() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=1000)
+        tasks = []
+        for _ in range(2 * MAX_SMALL):
+            tasks += await sent(batcher, purchases(1))
+        assert gate.in_flight == MAX_SMALL
+        for _ in range(2 * MAX_IN_FLIGHT):
+            tasks += await sent(batcher, purchases(SMALL))
+        assert gate.in_flight == MAX_IN_FLIGHT
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert gate.most_in_flight == MAX_IN_FLIGHT
+
+    told(story)
+
+
 def test_sales_do_not_wait_for_one_another() -> None:
     async def story(gate: SlowGate) -> None:
         batcher = Batcher(gate, max_queue=100)
@@ -124,12 +141,12 @@ def test_who_waits_behind_a_redis_that_hangs_is_answered_with_the_first_call_tha
     async def story(gate: SlowGate) -> None:
         batcher = Batcher(gate, max_queue=100)
         gate.error = GateUnavailable("no answer")
-        tasks = [task for _ in range(MAX_IN_FLIGHT) for task in await sent(batcher, purchases(1))]
+        tasks = [task for _ in range(MAX_SMALL) for task in await sent(batcher, purchases(1))]
         tasks += await sent(batcher, purchases(20))
         gate.open.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(answer) for answer in answers] == [GateUnavailable] * len(tasks)
-        assert [len(call) for call in gate.calls] == [1] * MAX_IN_FLIGHT  # the twenty were never sent
+        assert [len(call) for call in gate.calls] == [1] * MAX_SMALL  # the twenty were never sent
         gate.error = None
         assert (await admit(batcher, purchases(1)[0])).outcome is Outcome.ADMITTED
 
@@ -152,7 +169,7 @@ def test_a_caller_that_goes_away_harms_nobody() -> None:
 def test_past_the_queues_bound_a_purchase_is_refused_at_once() -> None:
     async def story(gate: SlowGate) -> None:
         batcher = Batcher(gate, max_queue=3)
-        tasks = [task for _ in range(MAX_IN_FLIGHT) for task in await sent(batcher, purchases(1))]
+        tasks = [task for _ in range(MAX_SMALL) for task in await sent(batcher, purchases(1))]
         tasks += await sent(batcher, purchases(3))  # waiting
         with pytest.raises(Overloaded):
             await admit(batcher, purchases(1)[0])
