@@ -37,7 +37,7 @@ KINDS: Mapping[str, Kind] = {
     # not now: nobody knows, or nothing was decided
     "sale_fenced": Kind(503, "Sale fenced", "The sale's state is being proven; ask again with the same key.", 1),
     "gate_unavailable": Kind(503, "Gate unavailable", "The outcome is unknown; ask again with the same key.", 1),
-    "overloaded": Kind(503, "Overloaded", "Too many purchases wait here; ask again with the same key.", 1),
+    "overloaded": Kind(503, "Overloaded", "Too many requests wait here; ask again with the same key.", 1),
     "backlog_full": Kind(503, "Backlog full", "The ledger is behind; ask again with the same key.", 1),
     "not_ready": Kind(503, "Not ready", "This front door does not serve yet, or is stopping.", 1),
     # not there

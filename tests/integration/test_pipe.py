@@ -13,8 +13,9 @@ from redis import exceptions as rex
 
 from gatekeeper.embedded import start_valkey
 from gatekeeper.embedded.valkey import Valkey
+from gatekeeper.errors import Overloaded
 from gatekeeper.gate import connect
-from gatekeeper.pipe import Pipe
+from gatekeeper.pipe import MAX_WAITING, Pipe
 
 TIMEOUT = 0.5
 Story = Callable[[Pipe], Awaitable[None]]
@@ -134,6 +135,23 @@ def test_behind_a_redis_that_hangs_all_are_told_in_time_and_no_late_answer_is_ta
         finally:
             valkey.process.send_signal(signal.SIGCONT)
         assert await pipe.call("ECHO", "later") == b"later"
+
+    told(valkey.url, story)
+
+
+def test_past_its_bound_a_call_is_refused_at_once_and_not_sent(valkey: Valkey) -> None:
+    async def story(pipe: Pipe) -> None:
+        await pipe.call("PING")
+        valkey.process.send_signal(signal.SIGSTOP)
+        try:
+            calls = [asyncio.create_task(pipe.call("INCR", "count")) for _ in range(MAX_WAITING)]
+            await asyncio.sleep(0.01)
+            with pytest.raises(Overloaded):
+                await pipe.call("INCR", "count")
+        finally:
+            valkey.process.send_signal(signal.SIGCONT)
+        assert await results(*calls) == list(range(1, MAX_WAITING + 1))
+        assert await pipe.call("GET", "count") == b"%d" % MAX_WAITING
 
     told(valkey.url, story)
 
