@@ -6,11 +6,12 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench import processes
 from bench.baselines import evalsha, postgres
 from bench.cells import LOADS, STOCKS, Cell
 from bench.target import Target, sku_names
@@ -58,8 +59,8 @@ class Books:
     """First to last promise."""
     persisted: int | None = None
     """Orders on disk in Postgres; None: it has no ledger."""
-    persisted_seconds: float = 0.0
-    """Until the last of them was there."""
+    persisted_seconds: float | None = 0.0
+    """Until the last of them was there; None: that depends on when they were let in."""
 
 
 class Desk(Protocol):
@@ -67,6 +68,10 @@ class Desk(Protocol):
 
     def prepare(self, skus: int, units: int, keyed: bool = True) -> Target:
         """Stock it with so many SKUs, together `units` units, and nothing sold."""
+
+    def under_load(self) -> AbstractContextManager[None]:
+        """Around the time in which the client sends."""
+        return nullcontext()
 
     def books(self) -> Books:
         """Wait until everything is done and return what it came to."""
@@ -87,12 +92,21 @@ class Contestant:
         raise NotImplementedError
 
 
+def roots(engines: Engines) -> dict[str, int]:
+    """Kind → pid of the processes of the one contestant that is open: valkey, postgres, door and, if any, worker."""
+    kinds = {"valkey": engines.valkey.process.pid, "postgres": engines.postgres.process.pid}
+    for pid, words in processes.children().items():
+        if pid not in kinds.values():
+            kinds["worker" if "worker" in words else "door"] = pid
+    return kinds
+
+
 def shares(skus: int, units: int) -> dict[str, int]:
     """Divide units among SKUs."""
     return {name: units // skus + (number < units % skus) for number, name in enumerate(sku_names(skus))}
 
 
-class EchoDesk:
+class EchoDesk(Desk):
     """The echo has no books."""
 
     def __init__(self, port: int) -> None:
@@ -114,7 +128,7 @@ class Echo(Contestant):
             yield EchoDesk(port)
 
 
-class BaselineDesk:
+class BaselineDesk(Desk):
     """A process of bench/baselines."""
 
     def __init__(self, port: int, engines: Engines, in_redis: bool) -> None:

@@ -7,11 +7,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 
+from bench import processes
 from bench.contestants import QUIET_WITHIN, Books, Contestant, Desk, Engines, shares
 from bench.target import Target
 from gatekeeper.embedded import free_port
@@ -48,12 +49,12 @@ async def open_sale(connections: Connections, name: str, skus: int, units: int) 
     await gate.control(name, "open", actor="bench")
 
 
-class GateDesk:
-    """A running stack. Each preparation is a new sale."""
+class GateDesk(Desk):
+    """A running stack. Each preparation is a new sale. `worker_elsewhere`: the worker works when the client is done."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, worker_elsewhere: bool = False) -> None:
         self.settings = Settings(redis_url=stack.redis_url, database_url=stack.database_url)
-        self._stack = stack
+        self._stack, self._worker_elsewhere = stack, worker_elsewhere
         self._numbers = count(1)
         self.sale = ""
         self._started = 0.0
@@ -71,6 +72,14 @@ class GateDesk:
         # Keys are unique in time too: the same sale may be bought from again.
         run = f"{self.sale}-{time.monotonic_ns():x}"
         return Target(self._stack.port, f"/v1/sales/{self.sale}/reservations", skus, key, keyed, run)
+
+    def under_load(self) -> AbstractContextManager[None]:
+        return self.without_worker() if self._worker_elsewhere else nullcontext()
+
+    def without_worker(self) -> AbstractContextManager[None]:
+        """Hold the worker still, as if it ran elsewhere; all that it missed it does afterwards."""
+        (worker,) = (pid for pid, words in processes.children().items() if "worker" in words)
+        return processes.held_still(worker)
 
     def books(self) -> Books:
         deadline = time.monotonic() + QUIET_WITHIN
@@ -92,7 +101,7 @@ class GateDesk:
             aborts=round(counts["lost"]),
             selling_seconds=self._selling_seconds(),
             persisted=persisted if persisted >= 0 else None,
-            persisted_seconds=persisted_at - self._started,
+            persisted_seconds=None if self._worker_elsewhere else persisted_at - self._started,
         )
 
     async def _open(self, skus: int, units: int) -> None:
@@ -131,12 +140,14 @@ class Gatekeeper(Contestant):
 
     options: tuple[str, ...] = ()
     """For `gatekeeper serve`."""
+    worker_elsewhere: bool = False
+    """The worker's processes are stopped while the client sends."""
 
     @contextmanager
     def open(self, engines: Engines) -> Iterator[Desk]:
         settings = Settings(redis_url=engines.valkey.url, database_url=engines.postgres.url)
         with running_stack(engines, settings, self.options) as stack:
-            yield GateDesk(stack)
+            yield GateDesk(stack, self.worker_elsewhere)
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import client, probes, targets
-from bench.cells import CELLS, LOADS, PLENTY
-from bench.contestants import Baseline, Contestant, Echo, fresh_engines
+from bench import client, probes, processes, targets
+from bench.cells import CELLS, LOADS, PLENTY, SOLD_OUT
+from bench.contestants import Baseline, Contestant, Echo, fresh_engines, roots
 from bench.gate import Gatekeeper, has_fast_lane
 from bench.machine import describe, versions
 from bench.measure import MEANING, Figures, measure, summary
@@ -18,6 +18,9 @@ Say = Callable[[str], None]
 def contestants() -> list[Contestant]:
     """Everybody, in the order of the page."""
     gate: list[Contestant] = [Gatekeeper("gatekeeper", "Gatekeeper", CELLS)]
+    if processes.visible():
+        title, cells = "Gatekeeper, its worker elsewhere", (*LOADS, *SOLD_OUT)
+        gate.append(Gatekeeper("gatekeeper-alone", title, cells, worker_elsewhere=True))
     if has_fast_lane():
         gate.append(Gatekeeper("gatekeeper-asgi", "Gatekeeper, plain ASGI way", LOADS, options=("--no-fast-lane",)))
     return [
@@ -111,8 +114,9 @@ def _visit(contestant: Contestant, plan: Plan, say: Say) -> Iterator[tuple[str, 
     with fresh_engines() as engines, contestant.open(engines) as desk:
         client.warm(desk.prepare(1, PLENTY))
         desk.books()
+        kinds = roots(engines)
         for cell in cells:
-            figures = measure(contestant, desk, cell, plan.seconds)
+            figures = measure(contestant, desk, kinds, cell, plan.seconds)
             admitted = f"{rate:9.0f} admitted/s" if (rate := figures.get("admitted_per_s")) else ""
             answered, p99 = figures["offered_per_s"], figures["p99_ms"]
             say(f"  {cell.name:18} {answered:9.0f} answers/s   p99 {p99:8.1f} ms {admitted}")

@@ -1,4 +1,4 @@
-"""What the figures stand on: the machine, the versions, and the CPU time of the servers."""
+"""What the figures stand on: the machine and the versions."""
 
 import os
 import platform
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from gatekeeper.embedded.binaries import postgres_binaries, valkey_binary
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _PACKAGES = ("uvicorn", "uvloop", "httptools", "starlette", "orjson", "redis", "hiredis", "psycopg", "rq")
 
 
@@ -35,29 +34,6 @@ def versions() -> dict[str, str]:
     changed = "+" if _said([*here, "status", "--porcelain", "--untracked-files=no"]) else ""
     packages = {name: version(name) for name in _PACKAGES}
     return {"gatekeeper": f"{commit}{changed}", "python": platform.python_version(), **engines, **packages}
-
-
-def cpu_seconds() -> float | None:
-    """CPU time so far of all our running children and theirs (the client is not among them); None without /proc."""
-    parents: dict[int, list[int]] = {}
-    spent: dict[int, float] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
-            continue
-        pid = int(folder.name)
-        parents.setdefault(int(fields[1]), []).append(pid)
-        # utime, stime, and the same of children that ended and were waited for
-        spent[pid] = sum(int(ticks) for ticks in fields[11:15]) / _TICKS
-    if not spent:
-        return None
-    total, waiting = 0.0, list(parents.get(os.getpid(), ()))
-    while waiting:
-        pid = waiting.pop()
-        total += spent[pid]
-        waiting += parents.get(pid, ())
-    return total
 
 
 def _cpu() -> str:

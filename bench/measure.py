@@ -1,16 +1,29 @@
 """One cell: a contestant, so many connections, SKUs and units, for so many seconds; then medians of many."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from bench import client
+from bench import client, processes
 from bench.cells import Cell
 from bench.contestants import Contestant, Desk
-from bench.machine import cpu_seconds
+from bench.processes import Spent
+from bench.target import Seen
 
 Figures = dict[str, float | None]
 """What one cell came to, by the names in `MEANING`; None: there is no such thing for this contestant."""
 
+PROFILE = {
+    "cpu_door_user_us": "CPU µs per answered request of the front door (echo, baseline) under load, in user space",
+    "cpu_door_system_us": "the same in the kernel",
+    "cpu_valkey_us": "the same of Valkey, both",
+    "cpu_worker_us": "the same of all the worker's processes",
+    "cpu_postgres_us": "the same of Postgres",
+    "cpu_client_us": "the same of the client",
+    "cpu_all_us": "the same of all of them",
+    "door_cores": "cores' worth of CPU that the front door took under load; it is one process",
+    "cores_used": "the same of all of them",
+    "cores_idle": "cores that nobody on the machine used meanwhile, waits for the disk included",
+}
 MEANING = {
     "offered_per_s": "requests answered per second",
     "admitted_per_s": "purchases admitted per second while there was stock",
@@ -24,16 +37,20 @@ MEANING = {
     "aborts": "attempts thrown away: rolled back, or lost to another's write",
     "errors": "requests without an answer",
     "cpu_per_10k": "CPU seconds of servers and engines per 10,000 purchases (echo: answers), until persisted",
+    **PROFILE,
 }
 
 
-def measure(contestant: Contestant, desk: Desk, cell: Cell, seconds: float) -> Figures:
-    """Run one cell."""
+def measure(contestant: Contestant, desk: Desk, roots: Mapping[str, int], cell: Cell, seconds: float) -> Figures:
+    """Run one cell; `roots`: kind → pid of the contestant's processes."""
     target = desk.prepare(cell.skus, cell.units, cell.keyed)
-    cpu = cpu_seconds()
-    seen = client.rush(target, cell.connections, seconds)
+    cpu = processes.servers_seconds()
+    with desk.under_load():
+        idle, before = processes.idle_seconds(), processes.spent(roots)
+        seen = client.rush(target, cell.connections, seconds)
+        idle, after = processes.idle_seconds() - idle, processes.spent(roots)
     books = desk.books()
-    cpu_after = cpu_seconds()
+    cpu_after = processes.servers_seconds()
     spent = cpu_after - cpu if cpu is not None and cpu_after is not None else None
     figures: Figures = {
         "offered_per_s": seen.requests / seen.seconds,
@@ -41,6 +58,7 @@ def measure(contestant: Contestant, desk: Desk, cell: Cell, seconds: float) -> F
         "p99_ms": seen.p99_ms,
         "p999_ms": seen.p999_ms,
         "errors": float(seen.errors),
+        **profile({kind: after[kind].minus(before[kind]) for kind in after}, idle, seen),
     }
     if not contestant.decides:
         return figures | {"cpu_per_10k": _each_10k(spent, seen.requests)}
@@ -59,8 +77,26 @@ def measure(contestant: Contestant, desk: Desk, cell: Cell, seconds: float) -> F
     }
 
 
-def _rate(count: int | None, seconds: float) -> float | None:
-    return None if count is None else count / max(seconds, 1e-3)
+def profile(spent: Mapping[str, Spent], idle: float, seen: Seen) -> Figures:
+    """What each kind of process spent, and cores were idle (s), while the client saw this; {}: nobody was visible."""
+    if not spent or not seen.requests:
+        return dict.fromkeys(PROFILE)
+    door, everybody = spent["door"], sum(sum(one) for one in spent.values())
+    seconds = {"door_user": door.user, "door_system": door.system, "all": everybody}
+    for kind in ("valkey", "worker", "postgres", "client"):
+        if kind in spent:
+            seconds[kind] = sum(spent[kind])
+    return {
+        **dict.fromkeys(PROFILE),
+        **{f"cpu_{part}_us": of_it / seen.requests * 1e6 for part, of_it in seconds.items()},
+        "door_cores": sum(door) / seen.seconds,
+        "cores_used": everybody / seen.seconds,
+        "cores_idle": idle / seen.seconds,
+    }
+
+
+def _rate(count: int | None, seconds: float | None) -> float | None:
+    return None if count is None or seconds is None else count / max(seconds, 1e-3)
 
 
 def _each_10k(spent: float | None, count: int) -> float | None:

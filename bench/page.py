@@ -1,14 +1,13 @@
 """The results as files: JSON, a Markdown page, plots."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import plots
+from bench import limits, plots
+from bench.tables import Result, filled, number, ranged, spread, table, template
 
-Result = dict[str, Any]
 CONNECTIONS = (("connections-16", 16), ("connections-64", 64), ("base", 256), ("connections-1024", 1024))
 
 
@@ -24,19 +23,13 @@ def write(result: Result, out: Path) -> list[Path]:
     return [data, *(out / name for name in files)]
 
 
-def spread(result: Result, contestant: str, cell: str, figure: str) -> dict[str, float] | None:
-    """Median, min and max of a figure; None when it was not measured."""
-    found: dict[str, float] | None = result["figures"].get(contestant, {}).get(cell, {}).get(figure)
-    return found
-
-
 def pictures(result: Result) -> dict[str, str]:
     """The plots by name."""
     rows = []
-    for number, one in enumerate(result["contestants"]):
+    for color, one in enumerate(result["contestants"]):
         rate = _rate(result, one["name"], "base")
         if rate:
-            rows.append(plots.Bar(one["title"], rate["median"], rate["min"], rate["max"], number))
+            rows.append(plots.Bar(one["title"], rate["median"], rate["min"], rate["max"], color))
     rows.sort(key=lambda row: -row.value)
     return {
         "admitted": plots.bars("Purchases admitted per second, 256 connections (echo: answers)", rows),
@@ -57,18 +50,18 @@ def _p99(result: Result, name: str, cell: str) -> dict[str, float] | None:
 
 def _lines(result: Result, of: Callable[[Result, str, str], dict[str, float] | None]) -> list[plots.Series]:
     found = []
-    for number, one in enumerate(result["contestants"]):
+    for color, one in enumerate(result["contestants"]):
         medians = [(n, y["median"]) for cell, n in CONNECTIONS if (y := of(result, one["name"], cell))]
         points = [(x, y) for x, y in medians if y > 0]  # the scale is logarithmic
         if points:
-            found.append(plots.Series(one["title"], points, number))
+            found.append(plots.Series(one["title"], points, color))
     return found
 
 
 def page(result: Result) -> str:
     """The whole page, from page.md and alone.md."""
     facts = {**result["machine"], **result["versions"], "client": result["client"]}
-    return _template("page.md").format(
+    return template("page.md").format(
         **result,
         alone=_alone(result["gatekeeper"]),
         failed="".join(f"\n**Failed, and left out:** {failure}\n" for failure in result["failures"]),
@@ -79,45 +72,14 @@ def page(result: Result) -> str:
         rate_table=_growth(result, "admitted/s", _rate),
         p99_table=_growth(result, "p99, ms", _p99),
         units_table=_units(result),
+        limits=limits.section(result),
         machine_table=table(("", ""), list(facts.items())),
     )
 
 
 def _alone(found: dict[str, Any]) -> str:
-    """The section about Gatekeeper alone, without the lines of parts that were not measured."""
-    lines = []
-    for line in _template("alone.md").splitlines(keepends=True) if found else ():
-        with suppress(KeyError):
-            lines.append(line.format(**found))
-    return "".join(lines)
-
-
-def _template(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; every column but the first is flush right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def number(value: float | None) -> str:
-    """Three digits, or all of a large number."""
-    if value is None:
-        return "-"
-    if abs(value) >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def ranged(found: dict[str, float] | None) -> str:
-    """Median and, in brackets, both ends."""
-    if found is None:
-        return "-"
-    if found["min"] == found["max"]:
-        return number(found["median"])
-    return f"{number(found['median'])} ({number(found['min'])} to {number(found['max'])})"
+    """The section about Gatekeeper alone."""
+    return filled("alone.md", found, "\n") if found else ""
 
 
 def _targets(result: Result) -> str:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 760
-_PALETTE = ("#7a7f87", "#0b7a53", "#6a4fc3", "#c2571a", "#b0306a", "#1f6fb2", "#9a7b0a", "#3d8f8f", "#b3261e")
+_PALETTE = (
+    "#7a7f87", "#0b7a53", "#6a4fc3", "#c2571a", "#b0306a", "#1f6fb2", "#9a7b0a", "#3d8f8f", "#b3261e", "#5b7f2b",
+)  # fmt: skip
 # Readers choose dark or light; the file itself follows them.
 _STYLE = """
   svg { background: #ffffff } text { font: 13px system-ui, sans-serif; fill: #1b1f24 } .small { font-size: 11px }

@@ -1,21 +1,23 @@
 """What only Gatekeeper is asked, over HTTP. Each part is bounded by `Sizes`, and runs on fresh engines."""
 
 import asyncio
+import json
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from redis import RedisError
 
-from bench import client, inside
+from bench import client, inside, processes
 from bench.cells import PLENTY
-from bench.contestants import Echo, fresh_engines
+from bench.contestants import Desk, Echo, fresh_engines
 from bench.gate import GateDesk, Gatekeeper
 from bench.target import Seen, percentile
 from gatekeeper.errors import GatekeeperError
@@ -29,6 +31,7 @@ PACED_CONNECTIONS = 256
 FEW = 1000
 """Reservations of the sale that a sale with very many is compared with."""
 FILLED_WITHIN = 180.0
+DOOR_WITHIN = 60.0
 _POLL = 0.002
 
 FAILURES = (GatekeeperError, RedisError, psycopg.Error, OSError, RuntimeError, subprocess.SubprocessError)
@@ -51,12 +54,13 @@ class Sizes:
     """Reservations that a sale has already, compared with FEW."""
     many_seconds: float
     lag_seconds: float
+    door_rounds: int
     seconds: float
     """What all of it takes, about."""
 
 
-FULL = Sizes(3, 3.0, 100_000, 100_000, 10_000, 1_000_000, 2.0, 4.0, seconds=190)
-QUICK = Sizes(1, 1.0, 10_000, 10_000, 1_000, many=0, many_seconds=0.0, lag_seconds=0.0, seconds=15)
+FULL = Sizes(3, 2.0, 100_000, 100_000, 10_000, 1_000_000, 2.0, 4.0, door_rounds=5, seconds=195)
+QUICK = Sizes(1, 1.0, 10_000, 10_000, 1_000, many=0, many_seconds=0.0, lag_seconds=0.0, door_rounds=1, seconds=18)
 
 
 def run(sizes: Sizes, peak: float, failures: list[str], say: Say) -> dict[str, Part]:
@@ -65,6 +69,7 @@ def run(sizes: Sizes, peak: float, failures: list[str], say: Say) -> dict[str, P
         "half_peak": lambda: half_peak(sizes, peak / 2),
         "ledger": lambda: asyncio.run(inside.ledger(sizes.ledger_events)),
         "memory": lambda: asyncio.run(inside.memory(sizes.holds, sizes.settled)),
+        "door": lambda: door(sizes.door_rounds),
     }
     if sizes.lag_seconds:
         parts["lag"] = lambda: lag(sizes)
@@ -95,23 +100,39 @@ def _gate() -> Iterator[GateDesk]:
 
 
 def half_peak(sizes: Sizes, rate: float) -> Part:
-    """Latency at a constant arrival rate, beside the echo's at the same rate, in turns."""
-    seen: dict[str, list[Seen]] = {"echo": [], "gatekeeper": []}
+    """Latency at a constant arrival rate, beside the echo's at the same rate, in turns; `elsewhere`: the worker is."""
+    seen: dict[str, list[Seen]] = {}
     with _gate() as gate, fresh_engines() as unused, Echo("echo", "").open(unused) as echo:
         client.warm(echo.prepare(1, 1))
+        turns: dict[str, tuple[Desk, Callable[[], AbstractContextManager[None]]]]
+        turns = {"echo": (echo, nullcontext), "gatekeeper": (gate, nullcontext)}
+        if processes.visible():
+            turns["elsewhere"] = gate, gate.without_worker
         for _ in range(sizes.rounds):
-            target = echo.prepare(1, 1)
-            seen["echo"].append(client.pace(target, PACED_CONNECTIONS, sizes.paced_seconds, rate))
-            target = gate.prepare(1, PLENTY)
-            seen["gatekeeper"].append(client.pace(target, PACED_CONNECTIONS, sizes.paced_seconds, rate))
-            gate.books()
+            for name, (desk, around) in turns.items():
+                target = desk.prepare(1, PLENTY)
+                with around():
+                    paced = client.pace(target, PACED_CONNECTIONS, sizes.paced_seconds, rate)
+                desk.books()
+                seen.setdefault(name, []).append(paced)
     result: Part = {"rate": rate}
     for name, rounds in seen.items():
         for figure in ("p50_ms", "p99_ms", "p999_ms", "late_ms"):
             result[f"{name}_{figure}"] = statistics.median(getattr(one, figure) for one in rounds)
         result[f"{name}_p99_rounds"] = [one.p99_ms for one in rounds]
         result[f"{name}_refused_or_lost"] = sum(one.refused + one.errors for one in rounds)
-    return result | {"p99_ratio": result["gatekeeper_p99_ms"] / result["echo_p99_ms"]}
+    for name, of in (("p99_ratio", "gatekeeper"), ("elsewhere_p99_ratio", "elsewhere")):
+        if of in seen:
+            result[name] = result[f"{of}_p99_ms"] / result["echo_p99_ms"]
+    return result
+
+
+def door(rounds: int) -> Part:
+    """The front door's own work; in a process of its own, where Python's collector is set as the door sets it."""
+    command = [sys.executable, "-m", "bench.door", str(rounds)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=DOOR_WITHIN, check=True)
+    found: Part = json.loads(done.stdout)
+    return found
 
 
 def lag(sizes: Sizes) -> Part:
