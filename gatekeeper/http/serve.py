@@ -130,8 +130,8 @@ def _app(settings: Settings) -> FrontDoor:
 def calm_collector() -> None:
     """Let Python look for garbage less often, and not among what is there by now.
 
-    Purchases in flight are many objects and hardly ever garbage that only the collector finds: with Python's own settings
-    it takes a tenth of the time to look at them, and 30 ms at once to look at all modules.
+    Purchases in flight are many objects and hardly ever garbage that only the collector finds: with Python's own
+    settings it takes a tenth of the time to look at them, and 30 ms at once to look at all modules.
     """
     gc.collect()
     gc.freeze()

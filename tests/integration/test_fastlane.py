@@ -311,7 +311,7 @@ def test_buyers_who_leave_harm_nobody_and_their_purchase_is_decided(ways: Ways, 
 @pytest.mark.parametrize("words", [(), ("--no-fast-lane",)], ids=["fast lane", "asgi"])
 def test_a_stopping_door_answers_what_is_in_flight(redis_url: str, words: tuple[str, ...]) -> None:
     sale = Sale(redis_url)
-    sale.create(stock="A:1000")
+    sale.create(stock="A:1000000", backlog_limit=1_000_000)
     door = FrontDoor(redis_url, *words).wait()
     answers: list[tuple[int, bytes]] = []
 
