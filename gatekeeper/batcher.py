@@ -23,6 +23,7 @@ MAX_IN_FLIGHT = 4
 SMALL = 32
 """Items. A smaller call is sent only while fewer than MAX_SMALL are under way: few large ones cost less than many."""
 MAX_SMALL = 2
+"""Calls of less than SMALL items at once."""
 
 
 AT_ONCE = 32
@@ -121,16 +122,18 @@ class Batcher:
             return
         batch = lane.take()
         self._queued -= len(batch)
-        metrics.BATCH_SIZE.observe(len(batch))
-        metrics.QUEUED.set(self._queued)
         answers: Sequence[Decision | Exception]
         try:
+            metrics.BATCH_SIZE.observe(len(batch))
+            metrics.QUEUED.set(self._queued)
             answers = decisions = await self._gate.admit(sale, [purchase for purchase, _ in batch])
             self._note(sale, decisions)
         except Exception as error:  # whatever it was, every caller must hear of it
             if isinstance(error, GateUnavailable):
                 batch += self._give_up(lane)
             answers = [error] * len(batch)
+        except asyncio.CancelledError:  # of something that was waited for: nobody cancels these calls
+            answers = [GateUnavailable("the call was cancelled: the outcome is unknown")] * len(batch)
         self._end(sale, lane)
         await _answer(batch, answers)
 

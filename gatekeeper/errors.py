@@ -5,7 +5,7 @@ GatekeeperError
 ├── InvalidInput           a value that a person or a program gave us
 └── GateError              nothing was decided, or nobody knows: ask again with the same idempotency key
     ├── GateUnavailable    Redis is unreachable, or its answer got lost
-    ├── Overloaded         this front door's own queue is full
+    ├── Overloaded         this front door's own queues are full; nothing was sent
     ├── SaleFenced         Redis answers, but this sale's state is not proven
     ├── UnknownSale        the catalogue is there and lacks the sale
     └── SaleArchived       the sale is over, and only its books remain
@@ -33,7 +33,7 @@ class GateUnavailable(GateError):
 
 
 class Overloaded(GateError):
-    """More purchases wait in this front door than it may queue."""
+    """More purchases, or calls, wait in this front door than it may queue."""
 
 
 class SaleFenced(GateError):

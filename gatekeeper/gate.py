@@ -1,7 +1,8 @@
 """The gate: one method per script, and the only caller of Redis for a sale.
 
-Every method raises GateUnavailable (no answer: the outcome is unknown), SaleFenced or UnknownSale (errors.py), and
-InvalidInput for what a script would take for damage. Expected refusals are values: the reply's Outcome.
+Every method raises GateUnavailable (no answer: the outcome is unknown), Overloaded (nothing was sent), SaleFenced or
+UnknownSale (errors.py), and InvalidInput for what a script would take for damage. Expected refusals are values: the
+reply's Outcome.
 """
 
 import re
@@ -69,7 +70,7 @@ CONTROL_KEYS = (keys.sale, keys.stock, keys.reservations, keys.buyers, keys.due,
 
 
 MAX_BATCH = 1000
-"""Purchases in one call of `admit`: as many values as Lua can hand to one command."""
+"""Items in one call of `admit`: as many values as Lua can hand to one command."""
 
 _BOUNDS = {
     "opens_at": (0, MAX_TIME_MS),
@@ -97,10 +98,10 @@ class Gate:
     async def admit(self, sale: str, purchases: Sequence[Purchase]) -> list[Decision]:
         """Decide purchases of one sale in one step; returns one Decision per purchase, in order.
 
-        Raises ValueError for more than MAX_BATCH of them.
+        Raises ValueError for more than MAX_BATCH items in all.
         """
-        if len(purchases) > MAX_BATCH:
-            raise ValueError(f"a batch of {len(purchases)} purchases: expected at most {MAX_BATCH}")
+        if (items := sum([len(purchase.items) for purchase in purchases])) > MAX_BATCH:
+            raise ValueError(f"a batch of {items} items: expected at most {MAX_BATCH}")
         args = [arg for purchase in purchases for arg in (purchase.id, purchase.particulars)]
         now, expires, *replies = _accepted(await self._call("admit", sale, HOLD_KEYS, args))
         return decisions(purchases, now, expires, replies)

@@ -47,6 +47,7 @@ class Pipe:
         self._pool, self._timeout = pool, timeout
         self._line: _Line | None = None
         self._opening: asyncio.Task[_Line] | None = None
+        self._closed = False
 
     async def call(self, *command: str | int) -> Any:
         """Send a command and return Redis's answer; raises redis.exceptions, or Overloaded, and then nothing was sent.
@@ -60,23 +61,30 @@ class Pipe:
 
     async def _open(self) -> "_Line":
         """Open a connection; who comes meanwhile waits for the same one, and fails with it."""
+        if self._closed:
+            raise rex.ConnectionError("this connection was closed")
         if self._opening is None:
             self._opening = asyncio.create_task(self._connect())
-            self._opening.add_done_callback(self._opened)
         return await asyncio.shield(self._opening)
 
     async def _connect(self) -> "_Line":
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()  # type: ignore[no-untyped-call]
-        return _Line(connection, self._timeout)
-
-    def _opened(self, opening: "asyncio.Task[_Line]") -> None:
-        self._opening = None
-        if not opening.cancelled() and opening.exception() is None:
-            self._line = opening.result()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+            self._line = _Line(connection, self._timeout)
+            return self._line
+        except TimeoutError:
+            raise rex.TimeoutError(f"Redis did not open a connection within {self._timeout} s") from None
+        finally:
+            self._opening = None
+            await connection.disconnect(nowait=True)  # unless it was handed over
 
     async def aclose(self) -> None:
-        """Close the connection; who still waits is told that it is lost."""
+        """Close the connection; who still waits is told that it is lost, and nobody may call any more."""
+        self._closed = True
+        if self._opening:
+            await asyncio.wait([self._opening])
         if self._line:
             self._line.close()
             await asyncio.sleep(0)  # the transport closes in the loop's next round
@@ -87,8 +95,9 @@ class _Line(asyncio.Protocol):
 
     def __init__(self, connection: AbstractConnection, timeout: float | None) -> None:
         # redis-py has no public way to hand over what it opened: tests/integration/test_pipe.py tells if this one ends.
-        assert connection._writer
-        self._writer = connection._writer  # kept, or it would close the connection when it is collected
+        reader, writer = connection._reader, connection._writer
+        assert reader and writer
+        self._writer = writer  # kept, or it would close the connection when it is collected
         connection._reader = connection._writer = None
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=_error, notEnoughData=_NOTHING)
@@ -99,10 +108,15 @@ class _Line(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self.lost = False
         self._transport = self._writer.transport
+        if self._transport.is_closing() or reader.at_eof():  # nobody would tell us any more
+            self._transport.abort()
+            raise rex.ConnectionError("Redis closed the connection as soon as it was open")
         self._transport.set_protocol(self)
 
     def call(self, packed: bytes) -> "asyncio.Future[Any]":
         """Send; the answer comes in its turn."""
+        if self.lost:
+            raise rex.ConnectionError("Redis closed the connection")
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded(f"{len(self._waiting)} calls are waiting for Redis")
         answer = self._loop.create_future()

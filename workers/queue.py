@@ -32,6 +32,10 @@ FAILURE_TTL = 60
 """Seconds that a failed job stays to be looked at; what it should have done is in the outbox still."""
 
 
+_DAMAGE = (RedisError, psycopg.Error, ValueError, TypeError)
+"""What one sale's data may raise, which must hinder no other."""
+
+
 def queue(settings: Settings) -> Queue:
     """Return the queue; its Redis may be another than the gate's."""
     url = settings.queue_url or settings.require("redis_url").redis_url
@@ -85,7 +89,7 @@ async def _drain(connections: Connections, sales: list[str]) -> None:
         except (GateError, psycopg.OperationalError) as error:
             log.warning("drain of %s waits: %s", sale, str(error).splitlines()[0])
             again.append(sale)
-        except (RedisError, psycopg.Error, ValueError) as error:  # damage of this one sale; the rotation comes again
+        except _DAMAGE as error:  # the rotation comes again
             log.error("drain of %s failed: %s", sale, str(error).splitlines()[0])
     if again:
         await connections.gate.ring(again)

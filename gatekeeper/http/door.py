@@ -110,8 +110,11 @@ class Door:
     async def _ring(self) -> None:
         while True:
             await asyncio.sleep(RING_SECONDS)
-            metrics.flush()
-            await self._ring_once()
+            try:
+                metrics.flush()
+                await self._ring_once()
+            except Exception:
+                _log.exception("counts or doorbell: tried again")
 
     async def _ring_once(self) -> None:
         """Hint to the ticker and to expiry; they find what waits without hints too, later."""

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gatekeeper import metrics
 from gatekeeper.http.answers import Answer
 from gatekeeper.http.guard import GuardedProtocol
-from gatekeeper.http.heads import MAX_LESSONS, KnownHead
+from gatekeeper.http.heads import MAX_LESSONS, Headers, KnownHead, shape
 from gatekeeper.http.purchase import CLOSE, ROUTE, Desk
 from gatekeeper.http.visit import Visit
 from gatekeeper.model import SALE_NAME
@@ -50,6 +50,7 @@ class FastLane(GuardedProtocol):
         self._data = self._body = b""
         self._known: KnownHead | None = None
         self._lessons = MAX_LESSONS
+        self._shape: Headers = []  # of the last head that the parser read
 
     def data_received(self, data: bytes) -> None:
         known = self._known
@@ -61,6 +62,7 @@ class FastLane(GuardedProtocol):
                 return
         self._data = data if self._between else b""
         super().data_received(data)
+        self._data = b""
         if self._fast and not self.transport.is_closing():  # the rest of it is still on its way
             body = self._body
             self._leave()
@@ -132,9 +134,15 @@ class FastLane(GuardedProtocol):
             self._answer(refusal)
             return
         if self._data and self._lessons:
-            self._lessons -= 1
-            self._known = KnownHead.learn(visit, self._data, body, headers)
+            self._learn(visit, body)
         self._desk.decide(visit, body, self._answer)
+
+    def _learn(self, visit: Visit, body: bytes) -> None:
+        """Learn a head that came twice: many connections bring one request, or another head each time."""
+        last, self._shape = self._shape, shape(self.headers)
+        if last == self._shape:
+            self._lessons -= 1
+            self._known = KnownHead.learn(visit, self._data, body, self.headers)
 
     def _begin(self) -> None:
         self._pending.response_complete = False

@@ -10,7 +10,9 @@ import re
 from gatekeeper.http.visit import Visit
 
 MAX_LESSONS = 3
-"""Heads that one connection may teach: one whose head changes all the time is not worth learning from."""
+"""Heads that one connection may teach."""
+MAX_HEAD = 2048
+"""Bytes of a head that is worth learning, which takes some 250 µs, longer the longer it is."""
 
 # Header → what its value may look like here, which is no more than the desk takes. Any other is for the parser.
 _VARYING = {
@@ -18,6 +20,14 @@ _VARYING = {
     b"idempotency-key": rb"[!-~]{1,128}",
     b"x-request-id": rb"[!-~]{1,64}",
 }
+
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def shape(headers: Headers) -> Headers:
+    """What two requests have in common whose heads differ in nothing but what may vary."""
+    return [(name, b"" if name in _VARYING else value) for name, value in headers]
 
 
 class KnownHead:
@@ -33,10 +43,12 @@ class KnownHead:
         self._length, self._key, self._request_id = (places.get(name, 0) for name in _VARYING)
 
     @classmethod
-    def learn(cls, visit: Visit, data: bytes, body: bytes, headers: list[tuple[bytes, bytes]]) -> "KnownHead | None":
+    def learn(cls, visit: Visit, data: bytes, body: bytes, headers: Headers) -> "KnownHead | None":
         """Learn from a whole request of which the parser made these headers and this body; None: it is not simple."""
-        known = dict(headers)
-        first, *lines = data[: len(data) - len(body)].split(b"\r\n")
+        known, head_size = dict(headers), len(data) - len(body)
+        if head_size > MAX_HEAD:
+            return None
+        first, *lines = data[:head_size].split(b"\r\n")
         names, pattern = [], [re.escape(first)]
         # One line a header, each exactly as the parser read it, nothing folded, nothing twice.
         if lines[-2:] != [b"", b""] or not len(lines) - 2 == len(headers) == len(known):

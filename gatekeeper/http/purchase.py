@@ -97,18 +97,21 @@ class Desk:
         try:
             cart = self.parse(visit, body)
             items = summed(cart.items)
-            if not visit.key_given and (known := self._sold_out.recall(visit.sale, items)):
-                self._decided(visit, items, started, done, known)
+            known = None if visit.key_given else self._sold_out.recall(visit.sale, items)
+            if not known:
+                id = reservation_id(visit.sale, cart.buyer, visit.key)
+                purchase = Purchase(visit.sale, id, cart.buyer, visit.key, cart.reference, items)
+                self._batcher.submit(purchase, partial(self._decided, visit, items, started, done))
                 return
-            id = reservation_id(visit.sale, cart.buyer, visit.key)
-            purchase = Purchase(visit.sale, id, cart.buyer, visit.key, cart.reference, items)
-            self._batcher.submit(purchase, partial(self._decided, visit, items, started, done))
+            metrics.PURCHASE_SECONDS.append(time.perf_counter() - started)
+            answer = self.answer(visit, known)
         except Refused as refused:
-            done(refused.answer(visit.request_id, *visit.echo()))
+            answer = refused.answer(visit.request_id, *visit.echo())
         except GateError as error:
-            done(self.undecided(visit, error))
+            answer = self.undecided(visit, error)
         except Exception:
-            done(_broken(visit))
+            answer = _broken(visit)
+        done(answer)
 
     def _decided(self, visit: Visit, items: Items, started: float, done: Done, decision: Decision | Exception) -> None:
         try:

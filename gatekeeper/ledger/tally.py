@@ -7,13 +7,11 @@ sums per SKU, taken first, avoid both.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import orjson
-
 from gatekeeper import events
 from gatekeeper.events import Event
 from gatekeeper.ledger import cursors, quarantine
 from gatekeeper.ledger.checkpoints import ALL_BUYERS, Comparison
-from gatekeeper.ledger.connection import Connection, array
+from gatekeeper.ledger.connection import Connection, array, json_text
 from gatekeeper.model import Items, Position, Refund, Reservation, pack_items, unpack_items
 
 
@@ -95,7 +93,8 @@ class Tally:
             case events.Checkpoint():
                 self._checkpoint(connection, position, event)
             case events.Epoch():
-                self._audit.append((event.at_ms, event.actor, "epoch", _json({"predecessor": str(event.predecessor)})))
+                detail = {"predecessor": str(event.predecessor)}
+                self._audit.append((event.at_ms, event.actor, "epoch", json_text(detail)))
 
     def _move(self, position: Position, sku: str, at_ms: int, actor: str, reason: str, delta: Delta) -> None:
         total = self._deltas.setdefault(sku, Delta())
@@ -136,7 +135,7 @@ class Tally:
                 self._note(event, refund)
         self.discarded[event.id] = position
         detail = {"reservation": event.id, "reason": event.reason}
-        self._audit.append((event.at_ms, event.actor, "discard", _json(detail)))
+        self._audit.append((event.at_ms, event.actor, "discard", json_text(detail)))
 
     def _confirm(self, position: Position, event: events.Confirm) -> None:
         if event.outcome == "refund_due":
@@ -211,7 +210,7 @@ class Tally:
         if event.sku:
             self._paused[event.sku] = event.action == "pause_sku"
         detail = {"state": event.state, "sku": event.sku} if event.sku else {"state": event.state}
-        self._audit.append((event.at_ms, event.actor, event.action, _json(detail)))
+        self._audit.append((event.at_ms, event.actor, event.action, json_text(detail)))
 
     def _checkpoint(self, connection: Connection, position: Position, event: events.Checkpoint) -> None:
         skus = [line.sku for line in event.lines]
@@ -229,7 +228,7 @@ class Tally:
                 both = {"redis": {"units": event.buyer_units}, "ledger": {"units": units}}
                 found.drift.append({"sku": ALL_BUYERS, **both, "unproven": bool(unproven)})
         self.comparisons.append(found)
-        row = (position.epoch, position.n, event.at_ms, len(skus), _json(found.drift), not found.surplus)
+        row = (position.epoch, position.n, event.at_ms, len(skus), json_text(found.drift), not found.surplus)
         self._checkpoints.append(row)
 
     def _counts(self, connection: Connection, skus: list[str]) -> dict[str, dict[str, int]]:
@@ -294,10 +293,6 @@ class Tally:
         if control := self._control:
             times = control.opens_at_ms or None, control.closes_at_ms or None
             connection.execute(_SALE, [control.state, *times, control.per_buyer, control.hold_ms, self._sale])
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
 
 
 def _row(made: Reservation, kept: Kept) -> tuple[object, ...]:

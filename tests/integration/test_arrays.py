@@ -1,5 +1,7 @@
 """Arrays for the ledger are written as Postgres reads them."""
 
+import tracemalloc
+
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,5 +27,20 @@ def test_postgres_reads_what_was_given(
 
 @pytest.mark.parametrize("bad", ["\n", "a\tb", "\x00", "\x1f", '\\\n"', "\x7f\x01"])
 def test_control_characters_are_refused(bad: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(psycopg.DataError):
         array(["good", bad])
+
+
+def test_numbers_beyond_64_bits_are_refused() -> None:
+    with pytest.raises(psycopg.DataError):
+        array([1, 10**20])
+
+
+def test_quotes_in_many_long_names_take_no_memory_to_check() -> None:
+    names = ["x" * 120 + '"'] * 20_000
+    tracemalloc.start()
+    try:
+        array(names)
+        assert tracemalloc.get_traced_memory()[1] < 5 * sum(map(len, names))
+    finally:
+        tracemalloc.stop()

@@ -177,6 +177,56 @@ def test_a_redis_that_dies_is_noticed_at_once_and_used_again_at_the_first_call(t
         told(valkey.url, story)
 
 
+async def answered(client: asyncio.StreamReader, answers: asyncio.StreamWriter, *, every: float, steps: int) -> None:
+    """Be a Redis that takes `every` seconds for an answer, and closes after so many."""
+    while steps and (data := await client.read(65536)):
+        await asyncio.sleep(every)
+        answers.write(b"%1\r\n+proto\r\n:3\r\n" if b"HELLO" in data else b"+OK\r\n" * data.count(b"*"))
+        steps -= 1
+    answers.close()
+
+
+def told_of(story: Story, *, timeout: float, every: float = 0.0, steps: int = 1000) -> None:
+    async def main() -> None:
+        server = await asyncio.start_server(lambda r, w: answered(r, w, every=every, steps=steps), "127.0.0.1", 0)
+        client = connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=timeout)
+        pipe = Pipe(client.connection_pool, timeout=timeout)
+        try:
+            await story(pipe)
+        finally:
+            await pipe.aclose()
+            await client.aclose()
+            server.close()
+            await asyncio.sleep(every + 0.05)  # until the server's side has noticed
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_is_closed_as_soon_as_it_is_open_is_noticed_at_once() -> None:
+    async def story(pipe: Pipe) -> None:
+        started = time.monotonic()
+        for _ in range(3):
+            assert {type(answer) for answer in await results(*(pipe.call("PING") for _ in range(3)))} == {
+                rex.ConnectionError
+            }
+        assert time.monotonic() - started < TIMEOUT
+        await pipe.aclose()
+        with pytest.raises(rex.ConnectionError):
+            await pipe.call("PING")
+
+    for steps in (1, 2, 3):  # redis-py says HELLO, and who it is
+        told_of(story, timeout=10.0, steps=steps)
+
+
+def test_opening_a_connection_takes_no_longer_than_the_timeout() -> None:
+    async def story(pipe: Pipe) -> None:
+        started = time.monotonic()
+        assert {type(answer) for answer in await results(*(pipe.call("PING") for _ in range(3)))} == {rex.TimeoutError}
+        assert time.monotonic() - started < 1.5 * TIMEOUT
+
+    told_of(story, timeout=TIMEOUT, every=0.8 * TIMEOUT)  # each step in time, together too late
+
+
 def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
     async def main() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

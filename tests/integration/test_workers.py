@@ -172,6 +172,28 @@ def test_an_event_that_cannot_be_applied_is_quarantined_its_sku_paused_and_the_r
     world(story)
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        f"admit\n1\n{'a' * 32}\n2\nbo\x11b\nk\n\nA 1\n", f"admit\n1\n{'a' * 32}\n2\nb\tob\nk\n\nA 1\n",
+        f"admit\n1\n{'a' * 32}\n2\nbo\0b\nk\n\nA 1\n", f"admit\n1\n{'a' * 32}\n2\nbob\nk\n\nA {10**20}\n",
+        f"admit\n{10**20}\n{'a' * 32}\n2\nbob\nk\n\nA 1\n", f"checkpoint\n1\n{10**20}\nA 1 0 0 {10**20}\n",
+    ],
+    ids=["control", "tab", "nul", "quantity", "time", "checkpoint"],
+)  # fmt: skip
+def test_damage_that_postgres_cannot_hold_is_quarantined_and_the_rest_flows(world, event: str) -> None:
+    async def story(w: World) -> None:
+        await w.open()
+        await w.buy(0, 3)
+        await w.gate.redis.xadd(keys.outbox(SALE), {"event": event}, id="1-*")
+        await w.buy(3, 3)
+        assert (await w.drain()).stop is Stop.EMPTY
+        assert w.one("SELECT count(*) FROM quarantine") == (1,)
+        assert w.one("SELECT count(*) FROM reservations") == (6,)
+
+    world(story)
+
+
 def test_a_reservation_that_the_ledger_has_already_is_quarantined_not_ignored(world) -> None:
     async def story(w: World) -> None:
         await w.open()

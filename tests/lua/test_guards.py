@@ -150,7 +150,7 @@ def test_a_damaged_buyers_count_is_not_a_limit(sale: Sale) -> None:
 class Malformed:
     """Stands for a purchase whose particulars are these."""
 
-    id = "a" * 32
+    id, items = "a" * 32, ()
 
     def __init__(self, particulars: str) -> None:
         self.particulars = particulars

@@ -19,7 +19,7 @@ class SlowGate:
         self.calls: list[list[str]] = []
         self.open = asyncio.Event()
         self.in_flight = self.most_in_flight = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     async def admit(self, sale: str, purchases: Sequence[Purchase]) -> list[Decision]:
         self.calls.append([purchase.id for purchase in purchases])
@@ -133,6 +133,20 @@ def test_a_failed_call_answers_each_of_its_callers_and_the_next_one_works() -> N
         gate.error = None
         assert (await admit(batcher, purchases(1)[0])).outcome is Outcome.ADMITTED
         assert batcher.touched == {"s"}
+
+    told(story)
+
+
+def test_callers_hear_of_a_call_that_was_cancelled_and_the_next_one_works() -> None:
+    async def story(gate: SlowGate) -> None:
+        batcher = Batcher(gate, max_queue=100)
+        gate.error = asyncio.CancelledError()
+        gate.open.set()
+        for _ in range(2 * MAX_IN_FLIGHT):
+            failed = await asyncio.gather(*(admit(batcher, p) for p in purchases(5)), return_exceptions=True)
+            assert [type(error) for error in failed] == [GateUnavailable] * 5
+        gate.error = None
+        assert (await admit(batcher, purchases(1)[0])).outcome is Outcome.ADMITTED
 
     told(story)
 

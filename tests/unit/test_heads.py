@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatekeeper.http import visit as visit_module
 from gatekeeper.http.auth import Identity
-from gatekeeper.http.heads import KnownHead
+from gatekeeper.http.heads import KnownHead, shape
 from gatekeeper.http.visit import Visit
 
 LINE = b"POST /v1/sales/s/reservations HTTP/1.1\r\n"
@@ -110,6 +110,16 @@ def test_what_is_not_written_plainly_is_not_learnt() -> None:
         assert learn(odd) is None, odd
     assert learn(plain) is not None
     assert learn(plain, Identity("buyer-token", "buyer", "bob")) is None  # tokens are verified each time
+
+
+def test_a_head_that_is_long_is_not_learnt() -> None:
+    assert learn(request(BODY, (b"x-long", b"y" * 2000))) is None
+
+
+def test_the_shape_of_heads_that_differ_in_what_may_vary_is_the_same() -> None:
+    one = Parsed(request(BODY, (b"Idempotency-Key", b"k1"), (b"x-a", b"1"))).headers
+    assert shape(one) == shape(Parsed(request(BODY * 2, (b"Idempotency-Key", b"k2"), (b"x-a", b"1"))).headers)
+    assert shape(one) != shape(Parsed(request(BODY, (b"Idempotency-Key", b"k1"), (b"x-a", b"2"))).headers)
 
 
 def test_without_a_key_each_visit_gets_one_of_its_own() -> None:
