@@ -1,4 +1,4 @@
-"""The gate: one method per script, and the only caller of Redis for a sale.
+"""The gate: one method per script, and the only caller of Redis for a sale but for a repair (mending.py).
 
 Every method raises GateUnavailable (no answer: the outcome is unknown), Overloaded (nothing was sent), SaleFenced or
 UnknownSale (errors.py), and InvalidInput for what a script would take for damage. Expected refusals are values: the
@@ -32,7 +32,7 @@ from gatekeeper.model import (
 from gatekeeper.outcomes import OUTCOMES, Outcome
 from gatekeeper.pipe import Pipe
 from gatekeeper.replies import Changed, Granted, Lacking, Mark, Refusal, Replication, Swept, Turn, decisions
-from lua import SCRIPTS, VERSION
+from lua import SCRIPTS
 
 _NO_ANSWER = (
     rex.ConnectionError,  # also BusyLoading, and authentication
@@ -60,6 +60,14 @@ def connect(url: str, *, timeout: float | None, connections: int = 8) -> aioredi
         retry=Retry(NoBackoff(), 0),
     )
     return aioredis.Redis.from_pool(pool)
+
+
+async def sent(command: Awaitable[Any]) -> Any:
+    """Return what Redis answers; raises GateUnavailable when it gives none, and redis.exceptions for its errors."""
+    try:
+        return await command
+    except _NO_ANSWER as error:
+        raise GateUnavailable(f"no answer from Redis ({type(error).__name__}): the outcome is unknown") from error
 
 
 Reply = list[Any] | Refusal
@@ -186,7 +194,7 @@ class Gate:
 
     async def events(self, sale: str, after: Position, count: int) -> list[tuple[Position, bytes]]:
         """Return ≤ `count` events after a position, in order, of its epoch and later ones."""
-        entries = await self._send(self.redis.xrange(keys.outbox(sale), min=str(after.next), count=count))
+        entries = await sent(self.redis.xrange(keys.outbox(sale), min=str(after.next), count=count))
         return [(Position.parse(id.decode()), fields.get(b"event", b"")) for id, fields in entries]
 
     async def last_positions(self, sales: Sequence[str]) -> dict[str, Position]:
@@ -194,7 +202,7 @@ class Gate:
         async with self.redis.pipeline(transaction=False) as pipe:
             for sale in sales:
                 pipe.xrevrange(keys.outbox(sale), count=1)
-            replies = await self._send(pipe.execute(raise_on_error=False))
+            replies = await sent(pipe.execute(raise_on_error=False))
         found = zip(sales, replies, strict=True)
         return {
             sale: Position.parse(reply[0][0].decode()) for sale, reply in found if reply and isinstance(reply, list)
@@ -213,7 +221,7 @@ class Gate:
         names = [noun(sale) for noun in (keys.sale, keys.outbox)]
         args = (position.epoch, position.n, keep, checkpoint)
         try:
-            await self._send(self.redis.evalsha(SCRIPTS["applied"].sha, len(names), *names, *args))
+            await sent(self.redis.evalsha(SCRIPTS["applied"].sha, len(names), *names, *args))
         except rex.ResponseError as error:  # scripts lost, or damage: whoever sells next finds out
             raise self._count("applied", SaleFenced(f"script applied failed: {error}")) from error
 
@@ -221,7 +229,7 @@ class Gate:
 
     async def replication(self) -> Replication:
         """Return who this Redis is, and whom it took over from."""
-        info = await self._send(self.redis.info("replication"))
+        info = await sent(self.redis.info("replication"))
         return Replication(str(info["master_replid"]), str(info["master_replid2"]))
 
     async def marks(self, sales: Sequence[str]) -> dict[str, Mark | None]:
@@ -229,7 +237,7 @@ class Gate:
         async with self.redis.pipeline(transaction=False) as pipe:
             for sale in sales:
                 pipe.hmget(keys.sale(sale), "version", "replid", "fence")
-            replies = await self._send(pipe.execute(raise_on_error=False))
+            replies = await sent(pipe.execute(raise_on_error=False))
         found = zip(sales, replies, strict=True)
         return {
             sale: Mark(*(part.decode() for part in reply)) if isinstance(reply, list) and None not in reply else None
@@ -238,38 +246,38 @@ class Gate:
 
     async def counters(self, sale: str) -> dict[str, Counters]:
         """Return every SKU's counters, fenced or not; raises ValueError when one is malformed."""
-        packed = await self._send(self.redis.hgetall(keys.stock(sale)))
+        packed = await sent(self.redis.hgetall(keys.stock(sale)))
         return {sku.decode(): Counters.unpack(counts.decode()) for sku, counts in packed.items()}
 
     async def sku_names(self, sale: str, after: str, limit: int) -> list[str]:
         """Return the ≤ `limit` SKUs that follow `after` in byte order, fenced or not."""
         least = f"({after}" if after else "-"
-        names = await self._send(self.redis.zrangebylex(keys.skus(sale), least, "+", start=0, num=limit))
+        names = await sent(self.redis.zrangebylex(keys.skus(sale), least, "+", start=0, num=limit))
         return [sku.decode() for sku in names]
 
     async def known(self, sale: str, ids: Sequence[str]) -> int:
         """Return how many of these reservations Redis holds, fenced or not."""
-        found = await self._send(self.redis.hmget(keys.reservations(sale), list(ids))) if ids else []
+        found = await sent(self.redis.hmget(keys.reservations(sale), list(ids))) if ids else []
         return sum(record is not None for record in found)
 
     async def record(self, sale: str, id: str) -> Reservation | None:
         """Read one reservation, fenced or not; None when there is none, or it is damaged."""
         with suppress(ValueError, rex.ResponseError):
-            record = await self._send(self.redis.hget(keys.reservations(sale), id))
+            record = await sent(self.redis.hget(keys.reservations(sale), id))
             return Reservation.from_record(sale, id, record.decode()) if record else None
         return None
 
     async def hold_count(self, sale: str) -> int:
         """Return how many holds have a deadline, fenced or not."""
-        return int(await self._send(self.redis.zcard(keys.due(sale))))
+        return int(await sent(self.redis.zcard(keys.due(sale))))
 
     async def buyer_units(self, sale: str) -> int:
         """Return the units that all buyers' counts come to, fenced or not; raises ValueError when it is malformed."""
-        return int(await self._send(self.redis.hget(keys.sale(sale), "buyer_units")) or "")
+        return int(await sent(self.redis.hget(keys.sale(sale), "buyer_units")) or "")
 
     async def reservation_count(self, sale: str) -> int:
         """Return how many reservations Redis holds of a sale, fenced or not."""
-        return int(await self._send(self.redis.hlen(keys.reservations(sale))))
+        return int(await sent(self.redis.hlen(keys.reservations(sale))))
 
     async def footprint(self, sale: str) -> tuple[int, int, int, int]:
         """Return a sale's reservations, SKUs and events in Redis, and the bytes that it takes as Redis estimates."""
@@ -279,10 +287,8 @@ class Gate:
             pipe.xlen(keys.outbox(sale))
             for noun in CONTROL_KEYS:
                 pipe.memory_usage(noun(sale))
-            reservations, skus, events, *sizes = await self._send(pipe.execute())
+            reservations, skus, events, *sizes = await sent(pipe.execute())
         return reservations, skus, events, sum(size or 0 for size in sizes)
-
-    # ── repair: plain writes, which only a fenced sale may get ───────────────────────────────────────────────────
 
     def epoch(self, sale: str) -> int:
         """Return the newest epoch that was seen of a sale; 0 = none."""
@@ -291,142 +297,85 @@ class Gate:
     async def has_state(self, sale: str) -> bool:
         """Whether Redis holds the sale's own fields."""
         try:
-            return bool(await self._send(self.redis.hexists(keys.sale(sale), "version")))
+            return bool(await sent(self.redis.hexists(keys.sale(sale), "version")))
         except rex.ResponseError:  # it is no hash: no script answers
             return False
-
-    async def wipe(self, sale: str) -> None:
-        """Remove what is about to be written anew; the fence and the outbox stay."""
-        nouns = (keys.stock, keys.skus, keys.reservations, keys.buyers, keys.due)
-        await self._send(self.redis.unlink(*(noun(sale) for noun in nouns)))
-
-    async def write_stock(self, sale: str, counters: Mapping[str, Counters]) -> None:
-        """Write counters by SKU."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.hset(keys.stock(sale), mapping={sku: c.pack() for sku, c in counters.items()})
-            pipe.zadd(keys.skus(sale), dict.fromkeys(counters, 0))
-            await self._send(pipe.execute())
-
-    async def write_reservations(self, sale: str, reservations: Sequence[Reservation]) -> None:
-        """Write records, and deadlines of those that are held."""
-        held = {r.id: r.expires_ms for r in reservations if r.state == "held"}
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.hset(keys.reservations(sale), mapping={r.id: r.record() for r in reservations})
-            if held:
-                pipe.zadd(keys.due(sale), held)
-            await self._send(pipe.execute())
-
-    async def write_buyers(self, sale: str, units: Mapping[str, int]) -> None:
-        """Write the units that count against each buyer's limit."""
-        await self._send(self.redis.hset(keys.buyers(sale), mapping={buyer: str(n) for buyer, n in units.items()}))
-
-    async def write_sale(self, sale: str, cursor: Position, fields: Mapping[str, str | int]) -> None:
-        """Write the sale's fields (`fence` among them), and let the outbox end where the ledger is."""
-        if await self._send(self.redis.type(keys.sale(sale))) != b"hash":
-            await self._send(self.redis.unlink(keys.sale(sale)))
-        known = await self._send(self.redis.hget(keys.sale(sale), "epoch"))
-        epoch = max(int(fields["epoch"]), cursor.epoch, int(known) if known and known.isdigit() else 0)
-        applied = {"applied_epoch": cursor.epoch, "applied_n": cursor.n, "full": 0}
-        mended = {"version": VERSION, "replid": "", **fields, "epoch": epoch, **applied}
-        last = await self.newest_ever(sale)
-        async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.hset(keys.sale(sale), mapping={name: str(value) for name, value in mended.items()})
-            if last is None or last < cursor:  # nobody reads it: the cursor stands there already
-                pipe.xadd(keys.outbox(sale), {"event": "repaired\n"}, id=str(cursor))
-            await self._send(pipe.execute())
-
-    async def newest_ever(self, sale: str) -> Position | None:
-        """Return the position of the newest event that ever was, trimmed or not; None without an outbox."""
-        if not await self._send(self.redis.exists(keys.outbox(sale))):
-            return None
-        info = await self._send(self.redis.xinfo_stream(keys.outbox(sale)))
-        return Position.parse(info["last-generated-id"].decode())
-
-    async def set_aside(self, sale: str) -> str:
-        """Move an outbox out of the way, for people to look into; returns its new key, "" when there is none."""
-        kind = await self._send(self.redis.type(keys.outbox(sale)))
-        if kind == b"none":
-            return ""
-        last = await self.newest_ever(sale) if kind == b"stream" else kind.decode()
-        aside = f"{keys.outbox(sale)}:until-{last}"
-        await self._send(self.redis.rename(keys.outbox(sale), aside))
-        return aside
 
     # ── scripts, catalogue and doorbell ──────────────────────────────────────────────────────────────────────────
 
     async def scripts_loaded(self) -> bool:
         """Whether Redis knows every script; it forgets them when it restarts."""
-        return all(await self._send(self.redis.script_exists(*(script.sha for script in SCRIPTS.values()))))
+        return all(await sent(self.redis.script_exists(*(script.sha for script in SCRIPTS.values()))))
 
     async def load_scripts(self) -> None:
         """Load every script. Only the controller may: a missing script is how a restarted Redis gives itself away."""
         for script in SCRIPTS.values():
-            await self._send(self.redis.script_load(script.text))
+            await sent(self.redis.script_load(script.text))
 
     async def catalogue_published(self) -> bool:
         """Whether the catalogue names every sale: only then a sale that it lacks does not exist."""
-        return bool(await self._send(self.redis.sismember(keys.CATALOGUE, keys.CATALOGUE_MARK)))
+        return bool(await sent(self.redis.sismember(keys.CATALOGUE, keys.CATALOGUE_MARK)))
 
     async def publish_catalogue(self, sales: Iterable[str]) -> None:
         """Record that these are all the sales there are. Only the controller, who asks the ledger, may."""
-        await self._send(self.redis.sadd(keys.CATALOGUE, keys.CATALOGUE_MARK, *sales))
+        await sent(self.redis.sadd(keys.CATALOGUE, keys.CATALOGUE_MARK, *sales))
 
     async def enter_catalogue(self, sale: str) -> None:
         """Record one more sale; says nothing of the others."""
-        await self._send(self.redis.sadd(keys.CATALOGUE, sale))
+        await sent(self.redis.sadd(keys.CATALOGUE, sale))
 
     async def leave_catalogue(self, sale: str) -> None:
         """Forget a deleted sale."""
-        await self._send(self.redis.srem(keys.CATALOGUE, sale))
+        await sent(self.redis.srem(keys.CATALOGUE, sale))
 
     async def ring(self, sales: Iterable[str]) -> None:
         """Hint to the ticker that these sales have new events."""
-        await self._send(self.redis.sadd(keys.DOORBELL, *sales))
+        await sent(self.redis.sadd(keys.DOORBELL, *sales))
 
     async def rung(self, count: int) -> list[str]:
         """Take ≤ `count` sales that rang."""
-        return [sale.decode() for sale in await self._send(self.redis.spop(keys.DOORBELL, count))]
+        return [sale.decode() for sale in await sent(self.redis.spop(keys.DOORBELL, count))]
 
     async def remind(self, deadlines: Mapping[str, int]) -> None:
         """Hint to expiry that a hold of each sale ends then (ms of Redis's clock); an earlier hint stands."""
-        await self._send(self.redis.zadd(keys.DEADLINES, dict(deadlines), lt=True))
+        await sent(self.redis.zadd(keys.DEADLINES, dict(deadlines), lt=True))
 
     async def due(self, count: int) -> tuple[int, list[str]]:
         """Return Redis's time in ms, and ≤ `count` sales of which a hold should have ended, the most overdue first."""
-        seconds, micros = await self._send(self.redis.time())
+        seconds, micros = await sent(self.redis.time())
         now = seconds * 1000 + micros // 1000
-        sales = await self._send(self.redis.zrangebyscore(keys.DEADLINES, "-inf", now, start=0, num=count))
+        sales = await sent(self.redis.zrangebyscore(keys.DEADLINES, "-inf", now, start=0, num=count))
         return now, [sale.decode() for sale in sales]
 
     async def forget_deadline(self, sale: str) -> None:
         """Drop the hint of a sale that is about to be swept."""
-        await self._send(self.redis.zrem(keys.DEADLINES, sale))
+        await sent(self.redis.zrem(keys.DEADLINES, sale))
 
     async def first_deadlines(self, sales: Sequence[str]) -> dict[str, int]:
         """Return the deadline (ms) of the first hold of each sale that has one, fenced or not."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for sale in sales:
                 pipe.zrange(keys.due(sale), 0, 0, withscores=True)
-            replies = await self._send(pipe.execute(raise_on_error=False))
+            replies = await sent(pipe.execute(raise_on_error=False))
         found = zip(sales, replies, strict=True)
         return {sale: int(reply[0][1]) for sale, reply in found if reply and isinstance(reply, list)}
 
     async def catalogue_page(self, cursor: int, count: int) -> tuple[int, list[str]]:
         """Return the next sales of the catalogue and where to go on (0: that was all); some may come twice."""
-        cursor, members = await self._send(self.redis.sscan(keys.CATALOGUE, cursor, count=count))
+        cursor, members = await sent(self.redis.sscan(keys.CATALOGUE, cursor, count=count))
         return cursor, [name for name in (member.decode() for member in members) if name != keys.CATALOGUE_MARK]
 
     async def beat(self, name: str, now_ms: int) -> None:
         """Leave word that a part of the worker is alive."""
-        await self._send(self.redis.hset(keys.HEARTBEATS, name, str(now_ms)))
+        await sent(self.redis.hset(keys.HEARTBEATS, name, str(now_ms)))
 
     async def heartbeat(self, name: str) -> int:
         """Return when a part of the worker last left word, in ms of Redis's clock; 0 = never."""
-        return int(await self._send(self.redis.hget(keys.HEARTBEATS, name)) or 0)
+        return int(await sent(self.redis.hget(keys.HEARTBEATS, name)) or 0)
 
     async def newly_fenced(self, count: int) -> list[str]:
         """Take ≤ `count` sales that fenced themselves."""
-        return [sale.decode() for sale in await self._send(self.redis.spop(keys.FENCED, count))]
+        return [sale.decode() for sale in await sent(self.redis.spop(keys.FENCED, count))]
 
     # ── how a script is called ───────────────────────────────────────────────────────────────────────────────────
 
@@ -436,7 +385,7 @@ class Gate:
         floor = self._epochs.get(sale, 0)
         try:
             names = [noun(sale) for noun in nouns]
-            reply = await self._send(self._execute("EVALSHA", SCRIPTS[name].sha, len(names), *names, floor, *args))
+            reply = await sent(self._execute("EVALSHA", SCRIPTS[name].sha, len(names), *names, floor, *args))
         except rex.NoScriptError as error:
             raise self._count(name, SaleFenced("Redis lost its scripts: it restarted, or is another one")) from error
         except rex.ResponseError as error:
@@ -457,26 +406,20 @@ class Gate:
             raise self._count(name, SaleArchived(f"sale {sale} is archived: its books are in the ledger"))
         return Refusal(outcome, reply[1:])
 
-    async def _send(self, command: Awaitable[Any]) -> Any:
-        try:
-            return await command
-        except _NO_ANSWER as error:
-            raise GateUnavailable(f"no answer from Redis ({type(error).__name__}): the outcome is unknown") from error
-
     async def _fence(self, sale: str, script: str, error: str) -> GateError:
         """Fence a sale whose script failed: Lua rolls nothing back, so its state is unproven from here on."""
         reason = _CONTROL_CHARACTER.sub("?", f"script {script} failed: {error}")
         with suppress(GateUnavailable, rex.ResponseError):
             names = [noun(sale) for noun in CONTROL_KEYS]
             args = (0, "fence", "gate", "reason", reason)
-            reply = await self._send(self.redis.evalsha(SCRIPTS["control"].sha, len(names), *names, *args))
+            reply = await sent(self.redis.evalsha(SCRIPTS["control"].sha, len(names), *names, *args))
             if reply[0] == Outcome.OK.encode():
-                await self._send(self.redis.sadd(keys.FENCED, sale))
+                await sent(self.redis.sadd(keys.FENCED, sale))
         return SaleFenced(reason)
 
     async def _missing(self, sale: str) -> GateError:
         """Tell a sale that does not exist from one that Redis lost."""
-        mark, known = await self._send(self.redis.smismember(keys.CATALOGUE, [keys.CATALOGUE_MARK, sale]))
+        mark, known = await sent(self.redis.smismember(keys.CATALOGUE, [keys.CATALOGUE_MARK, sale]))
         if mark and not known:
             return UnknownSale(f"there is no sale {sale}")
         return SaleFenced("Redis lacks this sale's state" if known else "Redis lacks the catalogue")

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from gatekeeper.errors import GateError, GatekeeperError
 from gatekeeper.gate import Gate
 from gatekeeper.ledger import Connection, allow_pauses, checkpoints, cursors, quarantine, rebuild, sales, stock
+from gatekeeper.mending import Mending
 from gatekeeper.model import Position
 from gatekeeper.outcomes import Outcome
 from workers.controller import LOCKED_SECONDS, REPAIR
@@ -67,7 +68,7 @@ async def repair(
     await _fence(gate, sale, actor, fence)
     try:
         if set_aside:
-            log.warning("%s: the outbox is kept as %s", sale, await gate.set_aside(sale))
+            log.warning("%s: the outbox is kept as %s", sale, await Mending(gate.redis).set_aside(sale))
         await _drain(gate, connection, sale, keep)
         with connection.transaction():
             allow_pauses(connection, LOCKED_SECONDS)
@@ -132,7 +133,7 @@ async def _check(gate: Gate, connection: Connection, sale: str, cursor: Position
         if not mark.fence.startswith("the outbox"):  # what the drain says of an outbox that does not fit
             raise NotRepairable(f"somebody changed the fence of {sale} meanwhile (to {mark.fence!r}). Try again")
         await gate.control(sale, "fence", actor="repair", reason=fence)
-    last = await gate.newest_ever(sale)
+    last = await Mending(gate.redis).newest_ever(sale)
     if last is not None and last > cursor:
         raise NotRepairable(
             f"the outbox of {sale} goes on until {last}, the ledger is at {cursor}: events between them are lost, and "
@@ -167,20 +168,21 @@ async def _write(
 ) -> int:
     row = sales.get(connection, sale)
     assert row
-    await gate.wipe(sale)
+    mending = Mending(gate.redis)
+    await mending.wipe(sale)
     for counters in _chunks(list(rebuild.counters(connection, sale).items())):
-        await gate.write_stock(sale, dict(counters))
+        await mending.write_stock(sale, dict(counters))
     written = 0
     for records in rebuild.reservations(connection, sale, CHUNK):
-        await gate.write_reservations(sale, records)
+        await mending.write_reservations(sale, records)
         written += len(records)
         progress(written)
     for buyers in _chunks(rebuild.buyers(connection, sale) if row.per_buyer else []):
-        await gate.write_buyers(sale, dict(buyers))
+        await mending.write_buyers(sale, dict(buyers))
     fields: dict[str, str | int] = rebuild.fields(connection, sale)
     if not row.per_buyer:
         fields["buyer_units"] = 0
-    await gate.write_sale(sale, cursor, {**fields, "backlog_limit": backlog_limit, "fence": fence})
+    await mending.write_sale(sale, cursor, {**fields, "backlog_limit": backlog_limit, "fence": fence})
     return written
 
 

@@ -6,6 +6,7 @@ from gatekeeper import keys
 from gatekeeper.errors import GateError, SaleArchived
 from gatekeeper.gate import Gate
 from gatekeeper.ledger import cursors, quarantine, sales
+from gatekeeper.mending import Mending
 from gatekeeper.model import Counters, Position, Refund
 from gatekeeper.outcomes import Outcome as O
 from tests.integration.test_endings import assert_both_sides_tell_it, id_of, live
@@ -240,7 +241,7 @@ def test_a_repair_that_died_halfway_is_repeated(world, monkeypatch) -> None:
         await live(w)
         await w.drain()
         with monkeypatch.context() as dead:
-            dead.setattr(Gate, "write_sale", dies)
+            dead.setattr(Mending, "write_sale", dies)
             with pytest.raises(KeyboardInterrupt):
                 await mend(w)
         with pytest.raises(GateError):

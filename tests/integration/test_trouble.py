@@ -9,6 +9,7 @@ from gatekeeper import keys
 from gatekeeper.errors import GateError, GatekeeperError
 from gatekeeper.gate import Gate
 from gatekeeper.ledger import checkpoints, quarantine, sales
+from gatekeeper.mending import Mending
 from gatekeeper.merchant import sales as merchant
 from gatekeeper.merchant import stock
 from gatekeeper.merchant.stock import Wanted
@@ -55,7 +56,7 @@ def test_the_controller_leaves_the_fence_of_a_running_repair_alone(world, monkey
         await opened(w)
         await w.buy(0, 5)
         controller, fences = Controller(w.connections()), []
-        wipe, whole = Gate.wipe, drain
+        wipe, whole = Mending.wipe, drain
 
         async def meanwhile(*args: Any, **kwargs: Any) -> Any:
             done = await whole(*args, **kwargs)
@@ -69,7 +70,7 @@ def test_the_controller_leaves_the_fence_of_a_running_repair_alone(world, monkey
                 await w.gate.confirm(SALE, id_of(0), "pay-0", actor="shop")
 
         monkeypatch.setattr(repairing, "drain", meanwhile)
-        monkeypatch.setattr(Gate, "wipe", look)
+        monkeypatch.setattr(Mending, "wipe", look)
         await mend(w)
         assert fences == [b"under repair by cli:eve"]
         await assert_equal(w)
