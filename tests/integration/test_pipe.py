@@ -11,10 +11,13 @@ import pytest
 import redis
 from redis import exceptions as rex
 
+from gatekeeper.batcher import Batcher
 from gatekeeper.embedded import start_valkey
 from gatekeeper.embedded.valkey import Valkey
 from gatekeeper.errors import Overloaded
-from gatekeeper.gate import connect
+from gatekeeper.gate import Gate, connect
+from gatekeeper.model import Decision, Purchase
+from gatekeeper.outcomes import Outcome
 from gatekeeper.pipe import MAX_WAITING, Pipe
 
 TIMEOUT = 0.5
@@ -74,6 +77,33 @@ def test_calls_made_in_the_same_moment_leave_in_one_round_trip_over_one_connecti
             assert after["total_commands_processed"] - before["total_commands_processed"] == 101
             assert reads <= 5, reads  # with this client's own
             assert int(client.info("clients")["connected_clients"]) == connections
+
+        told(valkey.url, story)
+
+
+def test_purchases_of_several_sales_leave_in_one_round_trip(valkey: Valkey) -> None:
+    names = [f"sale-{number}" for number in range(20)]
+    terms = {"opens_at": 0, "closes_at": 0, "per_buyer": 0, "hold_ms": 60_000, "backlog_limit": 1000}
+    with redis.Redis.from_url(valkey.url) as client:
+
+        async def story(pipe: Pipe) -> None:
+            own = connect(valkey.url, timeout=5)
+            gate = Gate(own, pipe)
+            await gate.load_scripts()
+            for name in names:
+                await gate.control(name, "create", actor="test", **terms)
+                await gate.grant(name, 1, [("A", 3, True)], actor="test")
+                await gate.control(name, "open", actor="test")
+            batcher, decided = Batcher(gate, max_queue=1000), list[Decision | Exception]()
+            before = client.info("stats")["total_reads_processed"]
+            for number, name in enumerate(5 * names):
+                batcher.submit(Purchase.of(name, f"b{number}", "k", [("A", 1)]), decided.append)
+            await batcher.drain()
+            reads = client.info("stats")["total_reads_processed"] - before
+            outcomes = [decision.outcome for decision in decided if isinstance(decision, Decision)]
+            assert sorted(outcomes) == [Outcome.ADMITTED] * 60 + [Outcome.SOLD_OUT] * 40
+            assert reads <= 4, reads  # with this client's own; a read of its own for each sale would be 20
+            await own.aclose()
 
         told(valkey.url, story)
 

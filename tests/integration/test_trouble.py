@@ -63,8 +63,8 @@ def test_the_controller_leaves_the_fence_of_a_running_repair_alone(world, monkey
             await controller.round()
             return done
 
-        async def look(gate: Gate, sale: str) -> None:
-            await wipe(gate, sale)
+        async def look(mending: Mending, sale: str) -> None:
+            await wipe(mending, sale)
             fences.append(await w.gate.redis.hget(keys.sale(SALE), "fence"))
             with pytest.raises(GateError):
                 await w.gate.confirm(SALE, id_of(0), "pay-0", actor="shop")
