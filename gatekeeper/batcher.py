@@ -24,8 +24,6 @@ SMALL = 32
 """Items. A smaller call is sent only while fewer than MAX_SMALL are under way: few large ones cost less than many."""
 MAX_SMALL = 2
 """Calls of less than SMALL items at once."""
-
-
 AT_ONCE = 32
 """Answers in one round of the event loop, which writes them at its end: clients need not wait for the whole batch."""
 

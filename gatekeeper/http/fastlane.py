@@ -10,9 +10,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gatekeeper import metrics
-from gatekeeper.http.answers import Answer
+from gatekeeper.http.answers import Answer, Headers
 from gatekeeper.http.guard import GuardedProtocol
-from gatekeeper.http.heads import MAX_LESSONS, Headers, KnownHead, shape
+from gatekeeper.http.heads import MAX_LESSONS, KnownHead, shape
 from gatekeeper.http.purchase import CLOSE, ROUTE, Desk
 from gatekeeper.http.visit import Visit
 from gatekeeper.model import SALE_NAME

@@ -7,6 +7,7 @@ next one; whether the sender may still come in is asked each time.
 
 import re
 
+from gatekeeper.http.answers import Headers
 from gatekeeper.http.visit import Visit
 
 MAX_LESSONS = 3
@@ -20,9 +21,6 @@ _VARYING = {
     b"idempotency-key": rb"[!-~]{1,128}",
     b"x-request-id": rb"[!-~]{1,64}",
 }
-
-
-Headers = list[tuple[bytes, bytes]]
 
 
 def shape(headers: Headers) -> Headers:

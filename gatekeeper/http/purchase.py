@@ -65,8 +65,9 @@ class Desk:
 
     async def purchase(self, visit: Visit, headers: Headers, receive: Receive) -> Answer:
         """Answer one purchase of which the body is still to come."""
+        if refusal := self.refuse(visit, headers):
+            return refusal
         try:
-            self.check(visit, headers)
             body = await read_body(receive)
         except Refused as refused:
             return refused.answer(visit.request_id, *visit.echo())
