@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import gevent
+from gevent.event import AsyncResult
 from gevent.lock import RLock
 from locust import User, events, task
 from locust.contrib.fasthttp import FastHttpSession
@@ -152,6 +153,8 @@ def _answer(response: Any) -> Answer:
 def prepare(environment: Any, runner: Any, **_: Any) -> None:
     """Find gate and sale before anything starts; there is no benchmark without them."""
     options, worker = environment.parsed_options, isinstance(runner, WorkerRunner)
+    ready = AsyncResult()  # the master may start a worker that still looks for its gate: its buyers then wait
+    environment.events.test_start.add_listener(lambda **_: ready.get().begin())
     try:
         if not options.sale:
             raise Unusable("--sale NAME says which sale to buy from; " + how_to_make("rush"))
@@ -163,12 +166,13 @@ def prepare(environment: Any, runner: Any, **_: Any) -> None:
         sys.exit(0 if worker else MISUSE)
     environment.host = target.url
     Source.run_of_process = run
-    environment.events.test_start.add_listener(lambda **_: run.begin())
     if worker:
         options.html_file = None
         runner.register_message("gatekeeper-finish", run.report, concurrent=True)
         environment.events.quitting.add_listener(run.report)
+        ready.set(run)
         return
+    ready.set(run)
     environment.events.test_stopping.add_listener(lambda **_: run.end())
     environment.events.quitting.add_listener(lambda **_: run.end())  # Ctrl-C, SIGTERM
     environment.events.quit.add_listener(lambda **_: _say(run))
